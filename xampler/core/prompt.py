@@ -1,0 +1,104 @@
+"""Query and demonstrations to prompt text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from xampler.config import Config
+from xampler.core.ports import LanguageModel
+from xampler.core.task import Task
+from xampler.core.text import stable_hash
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A candidate placed in a prompt."""
+
+    text: str
+    label_words: str
+
+
+class PromptConfig(Config):
+    """Limits on the texts of a prompt, in the language model's tokens."""
+
+    max_text_tokens: int | None = Field(default=None, ge=1)  # every text is cut to it; None: none is
+
+
+@dataclass(frozen=True)
+class FittedPrompt:
+    """A prompt within the model's length, and what it cost to get it there."""
+
+    text: str
+    demonstrations_dropped: int
+    texts_shortened: int
+
+
+def prompt_id(task: Task, config: PromptConfig, max_tokens: int) -> str:
+    """Hash of everything beside query and demonstrations that shapes prompt and label words."""
+    # Labels too: demonstrations are stored by label, so the words of each one must be known.
+    limits = (str(config.max_text_tokens), str(max_tokens))
+    return stable_hash(task.template, task.separator, *limits, *task.labels, *task.label_words)
+
+
+def build_prompt(task: Task, query_text: str, demonstrations: Sequence[Demonstration]) -> str:
+    """Demonstrations in the given order, then the query without its label.
+
+    The label words follow the result after exactly one space.
+    """
+    frame = task.template.removesuffix(" {label}")
+    shown = [f"{frame.replace('{text}', shot.text)} {shot.label_words}" for shot in demonstrations]
+    return task.separator.join([*shown, frame.replace("{text}", query_text)])
+
+
+def fit_prompt(
+    task: Task,
+    query_text: str,
+    demonstrations: Sequence[Demonstration],
+    model: LanguageModel,
+    config: PromptConfig,
+) -> FittedPrompt:
+    """Build the prompt within ``model.max_tokens``.
+
+    Texts over ``config.max_text_tokens`` are cut first, by choice of the config and so not counted as
+    shortened. If the whole is still too long, the least similar demonstrations (the first ones) are
+    dropped; if the query with one demonstration is too long, both texts are shortened in equal parts.
+    """
+    if config.max_text_tokens is not None:
+        query_text = model.truncate(query_text, config.max_text_tokens)
+        demonstrations = [
+            Demonstration(model.truncate(shot.text, config.max_text_tokens), shot.label_words)
+            for shot in demonstrations
+        ]
+    budget = model.max_tokens - 2 - max(model.count_tokens([f" {words}" for words in task.label_words]))
+    kept = list(demonstrations)
+    prompt = build_prompt(task, query_text, kept)
+    while len(kept) > 1 and _too_long(prompt, budget, model):
+        kept = kept[1:]
+        prompt = build_prompt(task, query_text, kept)
+    dropped = len(demonstrations) - len(kept)
+    if not _too_long(prompt, budget, model):
+        return FittedPrompt(prompt, dropped, 0)
+    prompt, shortened = _shorten(task, query_text, kept, budget, model)
+    return FittedPrompt(prompt, dropped, shortened)
+
+
+def _too_long(prompt: str, budget: int, model: LanguageModel) -> bool:
+    # A token has at least one UTF-8 byte, so most prompts need no counting.
+    return len(prompt.encode()) > budget and model.count_tokens([prompt])[0] > budget
+
+
+def _shorten(
+    task: Task, query_text: str, kept: Sequence[Demonstration], budget: int, model: LanguageModel
+) -> tuple[str, int]:
+    """The prompt of the shortened texts, and how many of them lost something."""
+    texts = [query_text, *(shot.text for shot in kept)]
+    frame = build_prompt(task, "", [Demonstration("", shot.label_words) for shot in kept])
+    share = max(1, (budget - model.count_tokens([frame])[0]) // (1 + len(kept)))
+    while True:
+        cut = [model.truncate(text, share) for text in texts]
+        shown = [Demonstration(text, shot.label_words) for text, shot in zip(cut[1:], kept, strict=True)]
+        prompt = build_prompt(task, cut[0], shown)
+        if share == 1 or not _too_long(prompt, budget, model):
+            return prompt, sum(short != text for short, text in zip(cut, texts, strict=True))
+        share = max(1, share * 9 // 10)  # pieces can tokenise to more in place than by themselves
