@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from xampler.models.label_tokens import TokenizedPrompt
+from xampler.models.packing import PackedBatch, pack
+
+TAILS = ((1, 2, 3), (1, 2), (1, 4), (5,))
+CPU, META = torch.device("cpu"), torch.device("meta")
+
+
+def _items(*contexts: tuple[int, ...]) -> list[TokenizedPrompt]:
+    return [TokenizedPrompt(context, TAILS) for context in contexts]
+
+
+def _visible(batch: PackedBatch, window: int | None = None) -> NDArray[np.bool_]:
+    """Which place of the row sees which, put together from the calls of attention."""
+    count = len(batch.tokens)
+    seen = np.zeros((count, count), dtype=bool)
+    for call in batch.attentions(torch.float32, CPU, window):
+        keys = [at for start, stop in call.path for at in range(start, stop)]
+        mask = torch.zeros(len(keys), len(keys)).masked_fill(torch.ones(len(keys), len(keys)).triu(1) > 0, -1)
+        open_ = ((mask if call.mask is None else call.mask) == 0).numpy()
+        seen[np.ix_(range(*call.rows), keys)] = open_
+    return seen
+
+
+contexts = st.lists(
+    st.lists(st.integers(0, 1), min_size=1, max_size=90).map(tuple), min_size=1, max_size=5, unique=True
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    contexts=contexts,
+    prefix=st.integers(0, 40),
+    budget=st.sampled_from([1, 80, 10_000]),
+    min_shared=st.integers(1, 30),
+)
+def test_every_place_sees_its_own_sequence(
+    contexts: list[tuple[int, ...]], prefix: int, budget: int, min_shared: int
+) -> None:
+    items = _items(*[(0,) * prefix + context for context in contexts])
+    batches = pack(items, range(len(items)), budget, min_shared)
+    assert sorted(number for batch in batches for number in batch.prompts) == list(range(len(items)))
+    for batch in batches:
+        seen = _visible(batch)
+        tokens = np.array(batch.tokens)
+        rows = iter(batch.rows())
+        for number in batch.prompts:
+            whole = items[number].context
+            for ending in ((), (1,), (1, 2)):  # the trie's rows: the prompt, its two nodes
+                row = next(rows)
+                places = np.flatnonzero(seen[row])
+                assert tuple(tokens[places]) == whole + ending
+                assert [batch.positions[at] for at in places] == list(range(len(places)))
+                for place in places:
+                    assert seen[place].sum() == batch.positions[place] + 1
+
+
+def test_window_hides_what_is_far() -> None:
+    items = _items((7,) * 30 + (8,) * 5, (7,) * 30 + (9,) * 5)
+    [batch] = pack(items, [0, 1], 1000)
+    full, windowed = _visible(batch), _visible(batch, window=6)
+    positions = np.array(batch.positions)
+    near = positions[:, None] - positions[None, :] < 6
+    np.testing.assert_array_equal(windowed, full & near)
+
+
+def test_shared_beginning_is_computed_once() -> None:
+    items = _items((7,) * 30 + (8,) * 5, (7,) * 30 + (9,) * 6, (7,) * 30 + (9,) * 6 + (1,))
+    [batch] = pack(items, [2, 0, 1], 1000)
+    assert batch.prompts == [0, 1, 2]
+    assert batch.shared == 30 + 36
+    assert len(batch.tokens) == 35 + 6 + 1 + 3 * 2
+    assert batch.rows() == [34, 35, 36, 42, 43, 44, 45, 46, 47]
+
+
+def test_few_shared_tokens_are_computed_again() -> None:
+    items = _items((7,) * 10 + (8,) * 5, (7,) * 10 + (9,) * 6)
+    [batch] = pack(items, [0, 1], 1000)
+    assert batch.shared == 0
+
+
+def test_budget_and_largest_first() -> None:
+    items = _items((1,) * 20, (2,) * 50, (3,) * 200, (4,) * 20)
+    batches = pack(items, range(4), 100)
+    assert [batch.prompts for batch in batches] == [[2], [0, 1], [3]]
+
+
+def test_no_prompts() -> None:
+    assert pack([], [], 100) == []
+
+
+def test_devices_with_causal_kernels_get_no_mask() -> None:
+    items = [TokenizedPrompt((7,) * 300, ((5,),))]
+    [batch] = pack(items, [0], 1000)
+    [call] = batch.attentions(torch.float32, META)
+    assert call.mask is None
+    assert len(batch.attentions(torch.float32, CPU)) == pytest.approx(300 / 64, abs=1)

@@ -1,0 +1,179 @@
+"""Configs of the models, and configs to models.
+
+Importing this module costs nothing; torch and transformers are imported when a model is loaded.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from xampler.config import Config
+from xampler.core.text import stable_hash
+from xampler.errors import ModelError
+from xampler.models.source import find_model, model_content
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from xampler.models.causal_lm import CausalLanguageModel
+    from xampler.models.encoder import TransformerEncoder
+
+_MINI_LANGUAGE_MODEL = "language_model"
+_MINI_ENCODER = "encoder"
+
+
+class LanguageModelConfig(Config):
+    """A causal language model in the role of scorer or labeller."""
+
+    model: str  # hub id, folder, or `mini`, which ships with the package
+    revision: str | None = None  # of a hub id
+    adapter: str | None = None  # hub id or folder of a PEFT adapter
+    adapter_revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"  # a torch device; auto: cuda where there is one
+    max_tokens: int = 2048  # longest prompt, label words included; the model's positions bound it too
+    tokens_per_batch: int | None = None  # None: what suits the device
+    label_tokens: Literal["joint", "separate"] = "joint"  # separate: the paper's, for comparison
+    trust_remote_code: bool = False
+
+
+class EncoderConfig(Config):
+    """A sentence encoder."""
+
+    model: str  # hub id, folder, `mini`, or `minilm` (all-MiniLM-L6-v2 from its PyPI package)
+    revision: str | None = None
+    pooling: Literal["mean", "cls"] | None = None  # None: what the model's folder says, else mean
+    layer: int | None = None  # 0 embeddings, 1 first layer; None: the last
+    max_tokens: int = 256  # longer texts are cut
+    prefix: str = ""  # put before every text
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    tokens_per_batch: int | None = None
+    trust_remote_code: bool = False
+
+
+def scorer_id(config: LanguageModelConfig) -> str:
+    """Id (16 hexadecimal digits) of what a score depends on beside its prompt."""
+    base = model_content(config.model, config.revision, _MINI_LANGUAGE_MODEL)
+    adapter = (
+        model_content(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL) if config.adapter else ""
+    )
+    return stable_hash(base, adapter, config.dtype, config.label_tokens)[:16]
+
+
+def encoder_folder(config: EncoderConfig) -> Path:
+    """The folder that holds the encoder's weights.
+
+    Raises:
+        ModelError: the model cannot be found or reached.
+    """
+    return find_model(config.model, config.revision, _MINI_ENCODER)
+
+
+def encoder_id(config: EncoderConfig) -> str:
+    """Id (16 hexadecimal digits) of what a vector depends on beside its text."""
+    content = model_content(config.model, config.revision, _MINI_ENCODER)
+    settings = (config.pooling, config.layer, config.max_tokens, config.prefix, config.dtype)
+    return stable_hash(content, *map(repr, settings))[:16]
+
+
+@functools.cache
+def load_language_model(config: LanguageModelConfig) -> "CausalLanguageModel":
+    """The model of ``config``, loaded once per process.
+
+    Raises:
+        ModelError: the model cannot be found, reached or loaded.
+    """
+    folder = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
+    adapter = (
+        find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL) if config.adapter else None
+    )
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from xampler.models.adapter import load_adapted, tokenizer_folder
+    from xampler.models.causal_lm import CausalLanguageModel
+
+    options = _options(config)
+    with _loading(config.model):
+        tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
+        )
+        model: PreTrainedModel = (
+            load_adapted(folder, adapter, len(tokenizer), options)
+            if adapter
+            else AutoModelForCausalLM.from_pretrained(folder, **options)
+        )
+        return CausalLanguageModel(
+            _to_device(model, config.device),
+            tokenizer,
+            max_tokens=config.max_tokens,
+            tokens_per_batch=config.tokens_per_batch,
+            label_tokens=config.label_tokens,
+        )
+
+
+@functools.cache
+def load_encoder(config: EncoderConfig) -> "TransformerEncoder":
+    """The encoder of ``config``, loaded once per process.
+
+    Raises:
+        ModelError: the model cannot be found, reached or loaded.
+    """
+    folder = find_model(config.model, config.revision, _MINI_ENCODER)
+
+    from transformers import AutoModel, AutoTokenizer
+
+    from xampler.models.encoder import TransformerEncoder
+    from xampler.models.pooling import read_sentence_layout
+
+    with _loading(config.model):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        model = AutoModel.from_pretrained(folder, **_options(config))
+        return TransformerEncoder(
+            _to_device(model, config.device),
+            tokenizer,
+            read_sentence_layout(folder),
+            pooling=config.pooling,
+            layer=config.layer,
+            max_tokens=config.max_tokens,
+            prefix=config.prefix,
+            tokens_per_batch=config.tokens_per_batch,
+        )
+
+
+def _options(config: LanguageModelConfig | EncoderConfig) -> dict[str, object]:
+    import torch
+
+    return {
+        "dtype": getattr(torch, config.dtype),
+        "use_safetensors": True,
+        "trust_remote_code": config.trust_remote_code,
+        "local_files_only": True,
+    }
+
+
+def _to_device(model: "PreTrainedModel", device: str) -> "PreTrainedModel":
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.nn.Module.to(model, device)  # the model's own method is not annotated
+    return model
+
+
+@contextmanager
+def _loading(model: str) -> Iterator[None]:
+    """Errors of libraries about a model's files as one sentence that names the model."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"model {model!r} cannot be loaded: {reason} (expected: config, tokenizer and safetensors "
+            "weights that transformers can read)"
+        ) from error

@@ -1,0 +1,107 @@
+"""A transformer as sentence encoder.
+
+Shapes: N texts, B texts of a batch, T tokens, H hidden size, D dimensions.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xampler.models.memory import TokenBudget
+from xampler.models.pooling import PoolingMode, SentenceLayout, pool
+
+_TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 65536}
+
+# Their layers end with their own normalisation, so that leaving off the last ones gives a layer's states.
+_SLICEABLE = ("bert", "roberta", "xlm-roberta")
+
+
+class TransformerEncoder:
+    """Encodes texts as ``SentenceTransformer.encode`` does, in batches of like length."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        layout: SentenceLayout,
+        *,
+        pooling: PoolingMode | None = None,
+        layer: int | None = None,
+        max_tokens: int = 256,
+        prefix: str = "",
+        tokens_per_batch: int | None = None,
+    ) -> None:
+        """``pooling`` None: the layout's; ``layer`` None: the last, 0: the embeddings, 1: the first."""
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.after = layout.after.to(model.device).eval()
+        self.pooling = pooling or layout.pooling
+        self.layer = layer
+        self.lower_case = layout.lower_case
+        self.prefix = prefix
+        self.max_tokens = min(max_tokens, layout.max_tokens or sys.maxsize, _positions(model, tokenizer))
+        tokens = tokens_per_batch or _TOKENS_PER_BATCH.get(model.device.type, 2048)
+        self._budget = TokenBudget(tokens, model.device)
+        if layer is not None and model.config.model_type in _SLICEABLE:
+            stack: Any = model.encoder
+            stack.layer = stack.layer[:layer]
+            self.layer = None
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [N, D] of the texts, rows in input order; equal texts are computed once.
+
+        Texts over ``max_tokens`` tokens are cut.
+        """
+        unique = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        ids = self._tokenize(list(unique) or [""])
+        batches = list(self._batches(ids))
+        vectors_ND = np.concatenate([vectors_BD for _, vectors_BD in batches])
+        place = np.argsort([number for numbers, _ in batches for number in numbers])
+        return vectors_ND[place[[unique[text] for text in texts]]] if texts else vectors_ND[:0]
+
+    def _batches(self, ids: list[list[int]]) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        """Numbers of texts and their vectors [B, D], longest first, until all are done."""
+        pending = sorted(range(len(ids)), key=lambda number: len(ids[number]), reverse=True)
+        while pending:
+            width = len(ids[pending[0]])
+            numbers = pending[: max(1, self._budget.tokens // max(1, width))]
+            with self._budget.attempt(width * len(numbers), len(numbers)):
+                yield numbers, self._encode_batch([ids[number] for number in numbers])
+                pending = pending[len(numbers) :]
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        texts = [self.prefix + (text.lower() if self.lower_case else text) for text in texts]
+        encoded = self.tokenizer(
+            texts, truncation=True, max_length=self.max_tokens, return_attention_mask=False
+        )
+        return list(encoded["input_ids"])
+
+    @torch.inference_mode()
+    def _encode_batch(self, ids: list[list[int]]) -> NDArray[np.float32]:
+        width = max(map(len, ids))
+        padding = self.tokenizer.pad_token_id or 0
+        tokens_BT = torch.tensor([[*row, *[padding] * (width - len(row))] for row in ids])
+        mask_BT = torch.arange(width) < torch.tensor([len(row) for row in ids])[:, None]
+        tokens_BT, mask_BT = tokens_BT.to(self.model.device), mask_BT.to(self.model.device)
+        output = self.model(
+            input_ids=tokens_BT,
+            attention_mask=mask_BT.long(),
+            output_hidden_states=self.layer is not None,
+        )
+        states_BTH = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
+        vectors_BD = self.after(pool(states_BTH, mask_BT, self.pooling))
+        vectors: NDArray[np.float32] = vectors_BD.float().cpu().numpy()
+        return vectors
+
+
+def _positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The longest text, special tokens included, that model and tokenizer take."""
+    positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+    if model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= model.config.pad_token_id + 1  # positions are counted from behind the padding's
+    return int(min(positions, tokenizer.model_max_length))

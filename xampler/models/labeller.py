@@ -1,0 +1,166 @@
+"""A labeller in one folder: retriever, pool, prompt and the language model's name.
+
+Written by ``promote``, read by MLflow (``_load_pyfunc``), by the label stage and by anyone else. No
+code or pickle is in the folder: JSON, Parquet and safetensors only.
+
+Shapes: C candidates, D dimensions, P prompts, L labels.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+from xampler.config import Config, parse_config, read_yaml
+from xampler.core.prompt import Demonstration, PromptConfig, fit_prompt
+from xampler.core.scoring import log_probs
+from xampler.core.task import Task
+from xampler.core.text import text_id
+from xampler.errors import ModelError
+from xampler.models.build import (
+    EncoderConfig,
+    LanguageModelConfig,
+    load_encoder,
+    load_language_model,
+    scorer_id,
+)
+from xampler.models.index import CandidatePool, EncoderIndex
+
+logger = logging.getLogger(__name__)
+
+SPEC_FILE, POOL_FILE, VECTORS_FILE, RETRIEVER = "labeller.yaml", "pool.parquet", "pool.safetensors", "retriever"
+
+
+class LabellerSpec(Config):
+    """How the labeller's parts fit together."""
+
+    task: Task
+    pool_lang: str
+    demonstrations: int
+    prompt: PromptConfig
+    language_model: LanguageModelConfig
+    scorer_id: str  # of the language model that the labeller was evaluated with
+    encoder: EncoderConfig  # `model` is replaced by the folder's own retriever
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One text with its label."""
+
+    label: str
+    probabilities: dict[str, float]  # normalised over the task's labels
+    demonstration_ids: list[str]  # the last one stood next to the query
+    demonstrations: list[str]  # their texts
+
+
+class Labeller:
+    """Label texts of any language with demonstrations from the pool."""
+
+    def __init__(self, spec: LabellerSpec, pool: CandidatePool, index: EncoderIndex) -> None:
+        self.spec = spec
+        self._pool = pool
+        self._index = index
+        if scorer_id(spec.language_model) != spec.scorer_id:
+            logger.warning(
+                "the language model %s is not the one that this labeller was evaluated with", spec.language_model.model
+            )
+
+    def label_texts(self, texts: Sequence[str], langs: Sequence[str] | None = None) -> list[Labelled]:
+        """Label each text; ``langs`` (codes as in the tables) keep a text from demonstrating itself.
+
+        Raises:
+            ModelError: the language model cannot be loaded.
+        """
+        if not texts:
+            return []
+        codes = langs or [self.spec.pool_lang] * len(texts)
+        ids = [text_id(self.spec.task.name, lang, text) for lang, text in zip(codes, texts, strict=True)]
+        found = self._index.search(ids, texts, self.spec.demonstrations)
+        positions = [[hit.position for hit in reversed(hits)] for hits in found]
+        log_prob_PL = self._score(texts, positions)
+        return [self._describe(*row) for row in zip(log_prob_PL, positions, strict=True)]
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """MLflow's entry: a list, series or one-column frame of texts to labels and their probabilities."""
+        labelled = self.label_texts(_as_texts(model_input))
+        return pd.DataFrame(
+            {
+                "label": [item.label for item in labelled],
+                "probability": [item.probabilities[item.label] for item in labelled],
+                "probabilities": [item.probabilities for item in labelled],
+                "demonstrations": [item.demonstrations for item in labelled],
+            }
+        )
+
+    def _score(self, texts: Sequence[str], positions: list[list[int]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        model = load_language_model(self.spec.language_model)
+        task = self.spec.task
+        prompts = [
+            fit_prompt(task, text, [self._show(i) for i in shown], model, self.spec.prompt).text
+            for text, shown in zip(texts, positions, strict=True)
+        ]
+        return log_probs(model.score_labels(prompts, task.label_words))
+
+    def _show(self, position: int) -> Demonstration:
+        return Demonstration(self._pool.texts[position], self.spec.task.words_of(self._pool.labels[position]))
+
+    def _describe(self, log_prob_L: np.ndarray[Any, np.dtype[np.float64]], shown: list[int]) -> Labelled:
+        labels = self.spec.task.labels
+        return Labelled(
+            label=labels[int(log_prob_L.argmax())],
+            probabilities=dict(zip(labels, np.exp(log_prob_L).tolist(), strict=True)),
+            demonstration_ids=[self._pool.ids[i] for i in shown],
+            demonstrations=[self._pool.texts[i] for i in shown],
+        )
+
+
+def save_labeller(folder: Path, spec: LabellerSpec, pool: CandidatePool, retriever: Path) -> None:
+    """Write a labeller's folder; the pool is embedded with ``retriever`` (a sentence-transformers folder)."""
+    folder.mkdir(parents=True)
+    shutil.copytree(retriever, folder / RETRIEVER)
+    encoder = load_encoder(spec.encoder.model_copy(update={"model": str(retriever), "revision": None}))
+    save_file({"candidate_emb": encoder.encode(list(pool.texts))}, str(folder / VECTORS_FILE))
+    frame = pd.DataFrame({"id": pool.ids, "text": pool.texts, "label": pool.labels})
+    frame.to_parquet(folder / POOL_FILE, index=False)
+    (folder / SPEC_FILE).write_text(spec.model_dump_json(indent=1), encoding="utf-8")  # JSON is YAML
+
+
+@cache
+def load_labeller(folder: Path) -> Labeller:
+    """Open a labeller's folder; kept for the life of the process.
+
+    Raises:
+        ModelError: the folder holds no labeller.
+    """
+    if not (folder / SPEC_FILE).is_file():
+        raise ModelError(f"{folder} holds no labeller ({SPEC_FILE} is missing); give one that `promote` registered")
+    spec = parse_config(LabellerSpec, read_yaml(folder / SPEC_FILE), str(folder / SPEC_FILE))
+    frame = pd.read_parquet(folder / POOL_FILE)
+    pool = CandidatePool(tuple(frame["id"]), tuple(frame["text"]), tuple(frame["label"]))
+    encoder = spec.encoder.model_copy(update={"model": str(folder / RETRIEVER), "revision": None})
+    candidate_emb_CD = load_file(str(folder / VECTORS_FILE))["candidate_emb"]
+    return Labeller(spec, pool, EncoderIndex(pool, candidate_emb_CD, load_encoder(encoder)))
+
+
+def _load_pyfunc(path: str) -> Labeller:
+    """MLflow calls this with the folder; the name is MLflow's."""
+    return load_labeller(Path(path))
+
+
+def _as_texts(model_input: Any) -> list[str]:
+    return list(_iterate_texts(model_input))
+
+
+def _iterate_texts(model_input: Any) -> Iterator[str]:
+    if isinstance(model_input, pd.DataFrame):
+        column = "text" if "text" in model_input.columns else model_input.columns[0]
+        model_input = model_input[column]
+    for text in [model_input] if isinstance(model_input, str) else model_input:
+        yield str(text)

@@ -1,0 +1,228 @@
+"""Prompts packed into batches without padding, shared beginnings computed once.
+
+A batch is one row of tokens. Prompts stand in lexicographic order of their tokens, so those that begin
+alike are neighbours: each repeats nothing of its predecessor but attends to its tokens, which lie further
+left in the row. Behind its own tokens stand the nodes of its label trie. What a token sees is thus a few
+ranges of the row (its *path*), and position ids are those of the unpacked prompt: the result is that of
+the plain computation. Shapes: T tokens of the row, B prompts, R rows that are read off, N trie nodes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+
+from xampler.models.label_tokens import TokenizedPrompt, common_length
+from xampler.models.label_trie import LabelTrie, build_label_trie
+
+# Fewer shared tokens cost more in copied keys and masked attention than computing them again.
+MIN_SHARED_TOKENS = 16
+
+# Queries per call of attention. Torch's CPU kernel computes all keys of a call and then masks them; without
+# blocks twice as many as needed. Other devices have kernels that know of causality.
+_BLOCKS = {"cpu": 64}
+
+Range = tuple[int, int]  # [start, stop) in the packed row
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One call of attention: the queries of ``rows`` see the keys of ``path``, as far as ``mask`` lets them.
+
+    Without a mask, ``path`` is ``rows`` and attention is causal.
+    """
+
+    rows: Range
+    path: tuple[Range, ...]
+    mask: torch.Tensor | None  # [rows, path] float, 0 or -inf
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One prompt in the row: its own tokens [start, start + own), then its trie's nodes."""
+
+    start: int
+    own: int
+    path: tuple[Range, ...]  # the prompt's tokens that stand further left
+    trie: LabelTrie
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.own
+
+    @property
+    def end(self) -> int:
+        return self.stop + len(self.trie.tokens)
+
+    @property
+    def context(self) -> tuple[Range, ...]:
+        """All tokens of the prompt."""
+        own: tuple[Range, ...] = ((self.start, self.stop),) if self.own else ()
+        return _merge((*self.path, *own))
+
+    @property
+    def last(self) -> int:
+        """Place of the prompt's last token."""
+        return self.context[-1][1] - 1
+
+
+@dataclass
+class PackedBatch:
+    """Some prompts in one row of tokens."""
+
+    prompts: list[int] = field(default_factory=list)  # [B] numbers of the prompts
+    branches: list[Branch] = field(default_factory=list)  # [B]
+    tokens: list[int] = field(default_factory=list)  # [T]
+    positions: list[int] = field(default_factory=list)  # [T]
+    shared: int = 0  # tokens that sharing has saved
+
+    def add(self, number: int, item: TokenizedPrompt, shared: int) -> None:
+        """Append a prompt that has its first ``shared`` tokens in common with the last one."""
+        trie = build_label_trie(item.tails)
+        path = _first(self.branches[-1].context, shared) if shared else ()
+        branch = Branch(len(self.tokens), len(item.context) - shared, path, trie)
+        self.tokens += item.context[shared:] + trie.tokens
+        self.positions += range(shared, len(item.context))
+        self.positions += [len(item.context) + depth for depth in trie.depths]
+        self.prompts.append(number)
+        self.branches.append(branch)
+        self.shared += shared
+
+    def rows(self) -> list[int]:
+        """Places [R] that log-probabilities are read off, prompt by prompt: root, then nodes."""
+        return [place for branch in self.branches for place in (branch.last, *range(branch.stop, branch.end))]
+
+    def attentions(
+        self, dtype: torch.dtype, device: torch.device, window: int | None = None
+    ) -> list[Attention]:
+        """Calls of attention that cover the row; ``window`` is that of sliding-window attention."""
+        masks = Masks(dtype, device)
+        return [call for branch in self.branches for call in self._calls(branch, masks, window)]
+
+    def _calls(self, branch: Branch, masks: "Masks", window: int | None) -> Iterator[Attention]:
+        """The branch's queries in blocks, the trie's nodes with the last one."""
+        before = sum(stop - first for first, stop in branch.path)
+        length = branch.own + len(branch.trie.tokens)
+        block = _BLOCKS.get(masks.device.type, branch.own)
+        first = 0
+        if not branch.path and 0 < branch.own <= min(block, window or branch.own):
+            yield Attention((branch.start, branch.stop), ((branch.start, branch.stop),), None)
+            first = branch.own
+        borders = [*range(first, branch.own, block)] or [branch.own]
+        for start, stop in pairwise([*borders, length]):
+            path = _merge((*branch.path, (branch.start, branch.start + stop)))
+            if stop <= branch.own:
+                mask = masks.causal(stop - start, before + stop)
+            else:
+                mask = masks.behind(branch.own - start, before + branch.own, branch.trie)
+            if window is not None and before + stop > window:
+                mask = mask.clone().masked_fill_(self._out_of_window(start, before, path, window), -torch.inf)
+            yield Attention((branch.start + start, branch.start + stop), path, mask)
+
+    def _out_of_window(self, start: int, before: int, path: tuple[Range, ...], window: int) -> torch.Tensor:
+        positions = torch.tensor([at for first, stop in path for at in self.positions[first:stop]])
+        return positions[before + start :, None] - positions[None, :] >= window
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Additive attention masks, 0 or -inf, of one type on one device."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+    def causal(self, rows: int, keys: int) -> torch.Tensor:
+        """Mask [rows, keys] for the last ``rows`` of ``keys`` tokens: a view of one that all share."""
+        most_rows, most_keys = _power_of_two(rows), _power_of_two(keys)
+        stairs = _stairs(most_rows, most_keys + most_rows, self.dtype, self.device)
+        return stairs[most_rows - rows :, stairs.shape[1] - keys :]
+
+    def behind(self, rows: int, keys: int, trie: LabelTrie) -> torch.Tensor:
+        """Mask for the last ``rows`` of ``keys`` tokens and, behind them, the nodes of a trie."""
+        nodes = len(trie.tokens)
+        mask = torch.zeros(rows + nodes, keys + nodes, dtype=self.dtype, device=self.device)
+        mask[:rows, :keys] = self.causal(rows, keys)
+        mask[:rows, keys:] = -torch.inf
+        mask[rows:, keys:] = _trie_mask(trie, self.dtype, self.device)
+        return mask
+
+
+@lru_cache(maxsize=32)
+def _stairs(rows: int, keys: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    blocked = torch.ones(rows, keys, dtype=torch.bool, device=device).triu_(keys - rows + 1)
+    return torch.zeros(rows, keys, dtype=dtype, device=device).masked_fill_(blocked, -torch.inf)
+
+
+@lru_cache(maxsize=256)
+def _trie_mask(trie: LabelTrie, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Mask [N, N]: a node sees itself and its ancestors."""
+    nodes = len(trie.tokens)
+    mask = torch.full((nodes, nodes), -torch.inf, dtype=dtype)
+    for node in range(nodes):
+        mask[node, trie.ancestors(node)] = 0
+    return mask.to(device)
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(0, least - 1).bit_length()
+
+
+def pack(
+    items: Sequence[TokenizedPrompt],
+    numbers: Sequence[int],
+    tokens_per_batch: int,
+    min_shared: int = MIN_SHARED_TOKENS,
+) -> list[PackedBatch]:
+    """Batches of about ``tokens_per_batch`` tokens, the largest first; a longer prompt has its own.
+
+    The largest comes first so that memory runs out at once or never.
+    """
+    order = sorted(numbers, key=lambda number: items[number].context)
+    batches = [PackedBatch()] if order else []
+    previous: tuple[int, ...] = ()
+    for number in order:
+        item = items[number]
+        shared = _shared(previous, item.context, batches[-1], min_shared)
+        new = len(item.context) - shared + len(build_label_trie(item.tails).tokens)
+        if batches[-1].tokens and len(batches[-1].tokens) + new > tokens_per_batch:
+            batches.append(PackedBatch())
+            shared = 0
+        batches[-1].add(number, item, shared)
+        previous = item.context
+    return sorted(batches, key=lambda batch: len(batch.tokens), reverse=True)
+
+
+def _shared(previous: tuple[int, ...], context: tuple[int, ...], batch: PackedBatch, min_shared: int) -> int:
+    """Tokens to take from the last prompt: cut back to a border of its path rather than split off a few."""
+    common = common_length(previous, context)
+    taken = 0
+    for first, stop in batch.branches[-1].context if common else ():
+        length = stop - first
+        if common < taken + length:
+            return common if common - taken >= min_shared else taken
+        taken += length
+    return taken
+
+
+def _first(path: tuple[Range, ...], tokens: int) -> tuple[Range, ...]:
+    """The first ``tokens`` of a path."""
+    kept: list[Range] = []
+    for first, stop in path:
+        if tokens <= 0:
+            break
+        kept.append((first, min(stop, first + tokens)))
+        tokens -= stop - first
+    return tuple(kept)
+
+
+def _merge(path: tuple[Range, ...]) -> tuple[Range, ...]:
+    """The same tokens in as few ranges as there can be."""
+    merged: list[Range] = []
+    for first, stop in path:
+        if merged and merged[-1][1] == first:
+            merged[-1] = (merged[-1][0], stop)
+        else:
+            merged.append((first, stop))
+    return tuple(merged)

