@@ -1,0 +1,48 @@
+"""Small experiments for whole runs: real mini models, a few sentences in three languages and scripts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LANGS = ["eng_Latn", "swh_Latn", "hin_Deva"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """An environment file with everything under the test's folder."""
+    path = tmp_path / "env.yaml"
+    env = {
+        "tables": {"path": str(tmp_path / "tables")},
+        "spark": {"master": "local[2]", "ivy": str(ROOT / ".xampler" / "ivy")},
+        "tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db", "artifacts": str(tmp_path / "mlruns")},
+        "work_dir": str(tmp_path / "work"),
+        "log_file": str(tmp_path / "log" / "xampler.log"),
+    }
+    path.write_text(yaml.safe_dump(env), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, copy_embedded: Callable[..., Path]) -> Path:
+    """An experiment file: 56 English training sentences, 14 test sentences in each language."""
+    root = copy_embedded(LANGS, 56)
+    for lang in LANGS:
+        test = root / "data" / "annotated" / lang / "test.tsv"
+        lines = test.read_text(encoding="utf-8").splitlines(keepends=True)
+        test.write_text("".join(lines[:15]), encoding="utf-8")
+    values = yaml.safe_load((ROOT / "conf" / "experiments" / "demo.yaml").read_text(encoding="utf-8"))
+    values["name"] = "sample"
+    values["data"]["source"] = {"format": "sib200", "root": str(root)}
+    values["data"]["select"]["test"] = LANGS
+    values["demonstrations"] = 3
+    values["propose"]["k"] = 4
+    values["rows_per_commit"] = 50
+    values["train"]["recipes"]["infonce"] |= {"steps": 6, "batch_size": 8, "evaluate_every": 3}
+    values["methods"]["random"]["seeds"] = [0, 1]
+    values["promote"]["model_name"] = "xampler-sample"
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path

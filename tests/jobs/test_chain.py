@@ -1,0 +1,208 @@
+"""All stages in one process, twice: the second run does no model work and changes no table."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from xampler.config import load_config
+from xampler.models.labeller import load_labeller
+from xampler.pipeline.context import Context, Engines, Environment, open_context
+from xampler.pipeline.experiment import ExperimentConfig
+from xampler.pipeline.finish import finish_run
+from xampler.pipeline.label import LabelConfig, label_corpus
+from xampler.pipeline.plan import run_stages
+from xampler.pipeline.progress import Progress
+from xampler.tables.schema import (
+    CANDIDATES,
+    DEMONSTRATIONS,
+    LABELS,
+    LABELS_REJECTED,
+    METRICS_BY_GROUP,
+    METRICS_BY_LANGUAGE,
+    PAIRS,
+    PREDICTIONS,
+    QUERIES,
+    SCORES,
+    TABLES,
+    TRAINING_PAIRS,
+)
+from xampler.tables.store import TableStore
+from xampler.tracking.registry import CHALLENGER, CHAMPION, version_of
+from xampler.tracking.run import Tracker
+
+QUERIES_PER_LANG = 14
+METHODS = {"majority", "zero-shot", "random", "bm25", "untrained", "minilm", "xampler"}
+
+
+def open_sample(spark: SparkSession, environment: Path, experiment: Path, *overrides: str) -> Context:
+    from rich.console import Console
+
+    env = load_config(Environment, environment)
+    engines = Engines(env, spark, TableStore(spark, env.tables), Tracker(env.tracking), Progress(Console(), quiet=True))
+    return open_context(engines, load_config(ExperimentConfig, experiment, overrides))
+
+
+def versions(context: Context) -> dict[str, int | None]:
+    return {table.name: context.store.version(table) for table in TABLES}
+
+
+def test_whole_run_twice_then_label_a_corpus(
+    spark: SparkSession, environment: Path, experiment: Path, tmp_path: Path
+) -> None:
+    context = open_sample(spark, environment, experiment)
+    summary_file, report_file = tmp_path / "summary.json", tmp_path / "report.html"
+    done = run_stages(context)
+    finish_run(context, done, summary=summary_file, report=report_file)
+
+    check_tables(context)
+    check_summary(json.loads(summary_file.read_text(encoding="utf-8")), done.prompts_scored)
+    assert "<html" in report_file.read_text(encoding="utf-8")
+    check_runs(context)
+
+    before = versions(context)
+    again = run_stages(open_sample(spark, environment, experiment))
+    assert again.prompts_scored == 0
+    assert all(seconds == 0 for seconds in again.seconds.values())
+    assert versions(context) == before
+
+    check_one_more_method_costs_only_its_own_prompts(spark, environment, experiment)
+    check_labelling(context, tmp_path)
+    check_promotion(spark, environment, experiment)
+
+
+def check_tables(context: Context) -> None:
+    store, pool = context.store, 56
+    assert store.read(CANDIDATES).count() == pool
+    assert store.read(QUERIES).where("split = 'test'").groupBy("lang").count().toPandas()["count"].tolist() == [
+        QUERIES_PER_LANG
+    ] * 3
+    assert store.read(PAIRS).count() == pool * 4
+    assert store.read(SCORES).count() == store.read(TRAINING_PAIRS).count() == pool * 4
+    assert set(store.read(DEMONSTRATIONS).toPandas()["method"]) == METHODS - {"majority"}
+    shown = store.read(DEMONSTRATIONS).where("method = 'xampler'")
+    assert shown.where(F.size("demonstration_ids") != 3).count() == 0
+    assert shown.where("similarities[0] > similarities[2] + 0.000001").count() == 0, "the most similar stands last"
+    assert store.read(PREDICTIONS).select("query_id", "demonstrations_id").distinct().count() == store.read(
+        PREDICTIONS
+    ).count()
+    metrics = store.read(METRICS_BY_LANGUAGE).where("split = 'test'").toPandas()
+    assert set(metrics["method"]) == METHODS
+    assert (metrics["queries"] == QUERIES_PER_LANG).all()
+    assert (metrics["accuracy_low"] <= metrics["accuracy"]).all()
+    families = store.read(METRICS_BY_GROUP).where("split = 'test' AND group_kind = 'family'").toPandas()
+    assert set(families["group_name"]) == {"Atlantic-Congo", "Indo-European"}
+
+
+def check_summary(summary: dict[str, object], scored: int) -> None:
+    assert set(summary) == {"methods", "languages", "prompts_scored", "seconds"}
+    assert summary["languages"] == 3
+    assert summary["prompts_scored"] == scored > 0
+    methods = summary["methods"]
+    assert isinstance(methods, dict)
+    assert set(methods) == METHODS
+    for figures in methods.values():
+        assert set(figures["by_language"]) == {"eng_Latn", "swh_Latn", "hin_Deva"}
+        mean = sum(figures["by_language"].values()) / 3
+        assert figures["accuracy"] == pytest.approx(mean)
+
+
+def check_runs(context: Context) -> None:
+    client = context.engines.tracker.client
+    [found] = [e for e in client.search_experiments() if e.name == "sample"]
+    runs = {run.info.run_name: run for run in client.search_runs([found.experiment_id])}
+    assert {"ingest", "propose", "score", "mine", "train/infonce", "retrieve/xampler", "predict", "evaluate", "promote"} <= set(runs)
+    score = runs["score"]
+    assert score.data.metrics["score/rows"] == 56 * 4
+    assert score.data.metrics["score/rows_per_s"] > 0
+    assert score.data.params["version_in.pairs"] == str(context.store.version(PAIRS))
+    names = {item.path for item in client.list_artifacts(score.info.run_id)}
+    assert {"config.yaml", "task.yaml"} <= names
+    assert any(name.startswith("train/loss") for name in runs["train/infonce"].data.metrics)
+
+
+def check_one_more_method_costs_only_its_own_prompts(spark: SparkSession, environment: Path, experiment: Path) -> None:
+    more = open_sample(spark, environment, experiment, "methods.more={kind: random, seeds: [7]}")
+    done = run_stages(more, ["retrieve", "predict", "evaluate"])
+    assert 0 < done.prompts_scored <= 3 * QUERIES_PER_LANG + 56
+
+
+def check_labelling(context: Context, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [
+        {"id": "a", "lang": "swh_Latn", "text": "Timu ilishinda mechi."},
+        {"id": "b", "lang": "hin_Deva", "text": "अस्पताल में नया टीका पहुँचा।"},
+        {"id": "b", "lang": "hin_Deva", "text": "दूसरा"},
+        {"id": "c", "lang": "eng_Latn", "text": "   "},
+    ]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = LabelConfig.model_validate(
+        {
+            "corpus": "c",
+            "model_name": "xampler-sample",
+            "source": {
+                "format": "table",
+                "path": str(corpus),
+                "kind": "jsonl",
+                "columns": {"text": "text", "lang": "lang", "id": "id"},
+            },
+        }
+    )
+    outcome = label_corpus(context.engines, config)
+    assert (outcome.labelled, outcome.total, outcome.rejected) == (2, 2, 2)
+    labels = context.store.read(LABELS).toPandas().set_index("row_id")
+    assert sorted(labels.index) == ["a", "b"]
+    assert sum(labels.loc["a", "probabilities"].values()) == pytest.approx(1)
+    assert len(labels.loc["a", "demonstration_ids"]) == 3
+    assert {row["reason"] for row in context.store.read(LABELS_REJECTED).collect()} == {
+        "the id occurs more than once",
+        "the text is empty",
+    }
+    version = context.store.version(LABELS)
+    assert label_corpus(context.engines, config).labelled == 0
+    assert context.store.version(LABELS) == version
+
+
+def check_promotion(spark: SparkSession, environment: Path, experiment: Path) -> None:
+    """A second retriever is compared with the champion, and the decision is kept with its figures."""
+    second = open_sample(spark, environment, experiment, "train.recipes.infonce.steps=3", "promote.min_gain=0.9")
+    run_stages(second)
+    tracker = second.engines.tracker
+    champion = version_of(tracker, "xampler-sample", CHAMPION)
+    challenger = version_of(tracker, "xampler-sample", CHALLENGER)
+    assert champion is not None
+    assert challenger is not None
+    assert (champion.version, challenger.version) == ("1", "2")
+    assert champion.tags["xampler.promotion.reason"] == "there was no champion"
+    assert challenger.tags["xampler.promotion.decision"] == "kept"
+    assert challenger.tags["xampler.promotion.compared_with"] == "1"
+    assert float(challenger.tags["xampler.promotion.gain_low"]) <= float(challenger.tags["xampler.promotion.gain_high"])
+
+
+def test_registered_model_from_a_plain_process(
+    spark: SparkSession, environment: Path, experiment: Path, tmp_path: Path
+) -> None:
+    run_stages(open_sample(spark, environment, experiment))
+    uri = yaml.safe_load(environment.read_text(encoding="utf-8"))["tracking"]["uri"]
+    code = (
+        "import mlflow, json; mlflow.set_tracking_uri(%r); "
+        "m = mlflow.pyfunc.load_model('models:/xampler-sample@champion'); "
+        "out = m.predict(['Timu ilishinda mechi ya mwisho.', 'نظام صحي جديد']); "
+        "print(json.dumps([out['label'].tolist(), out['probability'].tolist()]))"
+    ) % uri
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    labels, probabilities = json.loads(printed.stdout.splitlines()[-1])
+    assert len(labels) == 2
+    assert all(0 < probability <= 1 for probability in probabilities)
+
+
+def test_labeller_folder_holds_no_code() -> None:
+    from xampler.errors import ModelError
+
+    with pytest.raises(ModelError, match="holds no labeller"):
+        load_labeller(Path("/nowhere"))

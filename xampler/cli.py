@@ -1,0 +1,205 @@
+"""The `xampler` command: each stage, all of them, and what surrounds them."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xampler.pipeline import STAGES
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Label text in 500+ languages from English examples.\n\n"
+    "Start with `xampler demo`; then `xampler run --config conf/experiments/sib200.yaml`.",
+)
+mini_app = typer.Typer(no_args_is_help=True, help="The mini models that ship with the package.")
+app.add_typer(mini_app, name="mini")
+
+Env = Annotated[
+    Path | None, typer.Option("--env", help="Environment file: where tables, runs and Spark are. Default: this machine.")
+]
+ConfigFile = Annotated[Path, typer.Option("--config", help="Experiment file: data, models, methods.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override one value; may be repeated.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show debug lines.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show stack traces.")]
+
+STAGE_HELP = {
+    "ingest": "Read texts into the tables `queries` and `candidates`.",
+    "propose": "Propose candidates for each training query: table `pairs`.",
+    "score": "Have the language model judge every pair: table `scores`.",
+    "mine": "Turn judgements into `training_pairs`.",
+    "train": "Train a retriever by each recipe, with DeepSpeed.",
+    "retrieve": "Choose `demonstrations` for every query by every method.",
+    "predict": "Label every query after its demonstrations: table `predictions`.",
+    "evaluate": "Measure every method per language and group of languages.",
+    "promote": "Register the trained retriever; make it champion if it is better.",
+}
+EXAMPLE = "\n\nExample: `xampler {command}`"
+
+
+def _exit(run: Callable[[], None], *, debug: bool) -> None:
+    from xampler.pipeline.entry import guard
+
+    status = guard(run, debug=debug)
+    if status:
+        raise typer.Exit(status)
+
+
+def _add_stage(stage: str) -> None:
+    def command(
+        config: ConfigFile,
+        env: Env = None,
+        overrides: Overrides = None,
+        quiet: Quiet = False,
+        verbose: Verbose = False,
+        debug: Debug = False,
+    ) -> None:
+        from xampler.pipeline.entry import Screen, open_experiment
+        from xampler.pipeline.plan import run_stages
+
+        def run() -> None:
+            with open_experiment(env, config, overrides or [], Screen(quiet, verbose, debug)) as context:
+                run_stages(context, [stage])
+
+        _exit(run, debug=debug)
+
+    example = EXAMPLE.format(command=f"{stage} --config conf/experiments/sib200.yaml")
+    app.command(stage, help=STAGE_HELP[stage] + example)(command)
+
+
+for _stage in STAGES:
+    _add_stage(_stage)
+
+
+@app.command(
+    help="Run all stages; what is up to date is skipped."
+    + EXAMPLE.format(
+        command="run --config conf/experiments/sib200.yaml --set data.source.root=data/sib200 "
+        "--report sib200.html --summary sib200.json"
+    )
+)
+def run(
+    config: ConfigFile,
+    env: Env = None,
+    overrides: Overrides = None,
+    summary: Annotated[Path | None, typer.Option(help="Write accuracies, prompts scored and seconds as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report as one HTML page.")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Run all stages."""
+    from xampler.pipeline.entry import Screen, open_experiment
+    from xampler.pipeline.finish import finish_run
+    from xampler.pipeline.plan import run_stages
+
+    def work() -> None:
+        with open_experiment(env, config, overrides or [], Screen(quiet, verbose, debug)) as context:
+            finish_run(context, run_stages(context), summary=summary, report=report)
+
+    _exit(work, debug=debug)
+
+
+@app.command(
+    help="Write the report of a finished run again."
+    + EXAMPLE.format(command="report --config conf/experiments/sib200.yaml --output sib200.html")
+)
+def report(
+    config: ConfigFile,
+    output: Annotated[Path, typer.Option(help="The HTML page to write.")],
+    env: Env = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Write the report."""
+    from xampler.pipeline.entry import Screen, open_experiment
+    from xampler.pipeline.finish import write_report
+
+    def work() -> None:
+        with open_experiment(env, config, overrides or [], Screen(quiet, verbose, debug)) as context:
+            write_report(context, output)
+
+    _exit(work, debug=debug)
+
+
+@app.command(
+    help="Label a corpus with a model from the registry: table `labels`. A rerun labels only what is new."
+    + EXAMPLE.format(command="label --config conf/jobs/label_corpus.yaml --set source.path=news.jsonl")
+)
+def label(
+    config: Annotated[Path, typer.Option("--config", help="Corpus, columns and model.")],
+    env: Env = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Label a corpus."""
+    from xampler.config import load_config
+    from xampler.pipeline.entry import Screen, open_environment
+    from xampler.pipeline.finish import say_labelled
+    from xampler.pipeline.label import LabelConfig, label_corpus
+
+    def work() -> None:
+        wanted = load_config(LabelConfig, config, overrides or [])
+        with open_environment(env, f"xampler label {wanted.corpus}", Screen(quiet, verbose, debug)) as engines:
+            say_labelled(label_corpus(engines, wanted))
+
+    _exit(work, debug=debug)
+
+
+@app.command(help="The whole pipeline on embedded data in minutes: table, report, registered model." + EXAMPLE.format(command="demo"))
+def demo(
+    env: Env = None,
+    output: Annotated[Path, typer.Option(help="Folder for report.html and summary.json.")] = Path("demo"),
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Run the demo."""
+    from xampler.pipeline.demo import run_demo
+    from xampler.pipeline.entry import Screen
+
+    _exit(partial(run_demo, env, output, Screen(quiet, verbose, debug)), debug=debug)
+
+
+@mini_app.command(
+    "build",
+    help="Train the mini encoder and language model from scratch (30 minutes on two cores)."
+    + EXAMPLE.format(command="mini build --data data/sib200 --output mini"),
+)
+def mini_build(
+    data: Annotated[Path, typer.Option(help="SIB-200 in its published layout.")],
+    output: Annotated[Path, typer.Option(help="Folder that gets encoder/ and language_model/.")],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Train the mini models."""
+    from xampler.mini.build import build_mini_models
+    from xampler.pipeline.entry import Screen, set_up_logging
+
+    def work() -> None:
+        set_up_logging(Screen(quiet, verbose, debug), Path(".xampler/log/xampler.log"))
+        build_mini_models(data, output)
+
+    _exit(work, debug=debug)
+
+
+def main() -> None:
+    """Entry of the console script."""
+    app(prog_name="xampler")
+
+
+if __name__ == "__main__":
+    main()

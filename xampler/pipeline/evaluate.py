@@ -1,0 +1,178 @@
+"""Evaluate: accuracy and macro-F1 per language, means over groups of languages, paired differences."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xampler.core.language import Languages
+from xampler.core.metrics import Interval, bootstrap_group_mean, bootstrap_mean, paired_difference
+from xampler.errors import DataError
+from xampler.pipeline.context import Context
+from xampler.pipeline.outcomes import LanguageOutcome, by_language, read_outcomes
+from xampler.pipeline.predict import predict_part
+from xampler.pipeline.sources import load_languages
+from xampler.pipeline.stage import Outcome, Part
+from xampler.tables.schema import (
+    CANDIDATES,
+    DEMONSTRATIONS,
+    METHOD_DIFFERENCES,
+    METRICS_BY_GROUP,
+    METRICS_BY_LANGUAGE,
+    PREDICTIONS,
+    QUERIES,
+    Table,
+)
+from xampler.tracking.run import Run
+
+Row = dict[str, Any]
+Outcomes = dict[str, LanguageOutcome]  # by language
+HEADLINE_GROUP = "non_pool"
+
+
+def evaluate_part(context: Context) -> Part:
+    """The stage, for this experiment."""
+    return Part(
+        stage="evaluate",
+        depends=lambda: {
+            "config": context.experiment.evaluate.model_dump(mode="json"),
+            "methods": list(context.experiment.methods),
+        },
+        run=lambda run: evaluate_predictions(context, run),
+        before=(predict_part(context),),
+        reads=(QUERIES, CANDIDATES, DEMONSTRATIONS, PREDICTIONS),
+        writes=(METRICS_BY_LANGUAGE, METRICS_BY_GROUP, METHOD_DIFFERENCES),
+    )
+
+
+def evaluate_predictions(context: Context, run: Run) -> Outcome:
+    """Replace the experiment's metrics.
+
+    Raises:
+        DataError: no query has a gold label.
+    """
+    outcomes = read_outcomes(context)
+    if outcomes.empty:
+        raise DataError("no query has a gold label: there is nothing to evaluate")
+    languages = load_languages()
+    by_language_rows, group_rows, difference_rows = [], [], []
+    for split, of_split in outcomes.groupby("split", sort=True):
+        by_method = {
+            str(method): by_language(rows, context.task.labels) for method, rows in of_split.groupby("method")
+        }
+        owner = {"experiment": context.name, "split": str(split), "run_id": run.run_id}
+        for method, found in by_method.items():
+            by_language_rows += [row | owner | {"method": method} for row in _language_rows(context, found)]
+            group_rows += [row | owner | {"method": method} for row in _group_rows(context, found, languages)]
+        difference_rows += [row | owner for row in _difference_rows(context, by_method)]
+    _replace(context, METRICS_BY_LANGUAGE, by_language_rows)
+    _replace(context, METRICS_BY_GROUP, group_rows)
+    _replace(context, METHOD_DIFFERENCES, difference_rows)
+    _log(run, by_language_rows, group_rows)
+    return Outcome(len(by_language_rows), metrics={})
+
+
+def _language_rows(context: Context, found: Outcomes) -> list[Row]:
+    config = context.experiment.evaluate
+    return [
+        {"lang": lang, "queries": len(outcome.correct_N), "macro_f1": outcome.macro_f1}
+        | _accuracy(bootstrap_mean(outcome.correct_N, config.bootstrap_samples, config.seed))
+        for lang, outcome in found.items()
+    ]
+
+
+def _group_rows(context: Context, found: Outcomes, languages: Languages) -> list[Row]:
+    config = context.experiment.evaluate
+    rows = []
+    for (kind, name), members in sorted(_groups(context, found, languages).items()):
+        outcomes = [found[lang] for lang in members]
+        interval = bootstrap_group_mean(
+            [outcome.correct_N for outcome in outcomes], config.bootstrap_samples, config.seed
+        )
+        rows.append(
+            {
+                "group_kind": kind,
+                "group_name": name,
+                "languages": len(members),
+                "queries": sum(len(outcome.correct_N) for outcome in outcomes),
+                "macro_f1": float(np.mean([outcome.macro_f1 for outcome in outcomes])),
+            }
+            | _accuracy(interval)
+        )
+    return rows
+
+
+def _groups(context: Context, found: Outcomes, languages: Languages) -> dict[tuple[str, str], list[str]]:
+    """Members of every group; the pool's own language is in ``all`` alone."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    groups["all", "all"] = list(found)
+    others = [lang for lang in found if lang != context.experiment.pool_lang]
+    for lang in others:
+        language = languages.resolve(lang)
+        groups["family", language.family].append(lang)
+        groups["script", language.script or "unknown"].append(lang)
+        for name, covered in (("MaLA-500", language.in_mala500), ("XLM-R", language.in_xlmr)):
+            groups["coverage", f"{name} {'covered' if covered else 'not covered'}"].append(lang)
+    if others:
+        groups[HEADLINE_GROUP, HEADLINE_GROUP] = others
+        worst = sorted(others, key=lambda lang: (found[lang].accuracy, lang))
+        groups["worst_decile", "worst_decile"] = worst[: max(1, len(others) // 10)]
+    return dict(groups)
+
+
+def _difference_rows(context: Context, by_method: dict[str, Outcomes]) -> list[Row]:
+    config = context.experiment.evaluate
+    base = by_method.get(config.base_method)
+    if base is None:
+        return []
+    others = [lang for lang in base if lang != context.experiment.pool_lang] or list(base)
+    rows = []
+    for method, found in by_method.items():
+        if method == config.base_method:
+            continue
+        difference = paired_difference(
+            [found[lang].correct_N for lang in others],
+            [base[lang].correct_N for lang in others],
+            config.bootstrap_samples,
+            config.seed,
+        )
+        rows.append(
+            {
+                "method": method,
+                "base_method": config.base_method,
+                "languages": len(others),
+                "difference": difference.difference.value,
+                "difference_low": difference.difference.low,
+                "difference_high": difference.difference.high,
+                "share_better": difference.share_better,
+            }
+        )
+    return rows
+
+
+def _accuracy(interval: Interval) -> Row:
+    return {"accuracy": interval.value, "accuracy_low": interval.low, "accuracy_high": interval.high}
+
+
+def _replace(context: Context, table: Table, rows: list[Row]) -> None:
+    frame = context.spark.createDataFrame(
+        [tuple(row[name] for name in table.column_names) for row in rows], table.spark_schema()
+    )
+    context.store.replace(table, frame, experiment=context.name)
+
+
+def _log(run: Run, by_language_rows: list[Row], group_rows: list[Row]) -> None:
+    """One metric a language and method on the test split, the means of groups; the rest is a table."""
+    headline = {
+        f"eval/accuracy/{row['method']}/{row['lang']}": row["accuracy"]
+        for row in by_language_rows
+        if row["split"] == "test"
+    }
+    means = {
+        f"eval/accuracy_{row['group_kind']}/{row['split']}/{row['method']}/{row['group_name']}": row["accuracy"]
+        for row in group_rows
+    }
+    run.log_metrics(headline | means)
+    run.log_text(pd.DataFrame(by_language_rows).to_csv(index=False), "metrics_by_language.csv")
+    run.log_text(pd.DataFrame(group_rows).to_csv(index=False), "metrics_by_group.csv")

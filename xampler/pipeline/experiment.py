@@ -1,0 +1,161 @@
+"""The config of an experiment: what is done, on which data, with which models."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from xampler.config import Config, load_config
+from xampler.core.prompt import PromptConfig
+from xampler.core.task import Task
+from xampler.errors import ConfigError
+from xampler.models.build import EncoderConfig, LanguageModelConfig
+from xampler.pipeline.sources import Selection, Source
+from xampler.training.recipe import Recipe
+
+
+class DataConfig(Config):
+    """Where the texts come from and which of them are wanted."""
+
+    source: Annotated[Source, Field(discriminator="format")]
+    select: Selection
+    max_rejected_share: float = Field(default=0.01, ge=0, le=1)  # ingestion fails above this
+
+
+class MajorityMethod(Config):
+    """Always the pool's most frequent label; no language model."""
+
+    kind: Literal["majority"]
+
+
+class ZeroShotMethod(Config):
+    """The language model without demonstrations."""
+
+    kind: Literal["zero-shot"]
+
+
+class RandomMethod(Config):
+    """Demonstrations drawn at random for each query; results are means over the seeds."""
+
+    kind: Literal["random"]
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+
+
+class Bm25Method(Config):
+    """Demonstrations by BM25 over words."""
+
+    kind: Literal["bm25"]
+
+
+class EncoderMethod(Config):
+    """Demonstrations by the cosine of an encoder as it is."""
+
+    kind: Literal["encoder"]
+    encoder: EncoderConfig
+
+
+class TrainedMethod(Config):
+    """Demonstrations by a retriever trained with one of the recipes under `train`."""
+
+    kind: Literal["trained"]
+    recipe: str
+
+
+Method = Annotated[
+    MajorityMethod | ZeroShotMethod | RandomMethod | Bm25Method | EncoderMethod | TrainedMethod,
+    Field(discriminator="kind"),
+]
+
+
+class ProposeConfig(Config):
+    """Which candidates are put to the language model for each training query."""
+
+    by: Annotated[EncoderMethod | Bm25Method, Field(discriminator="kind")]
+    k: int = Field(default=10, ge=1)  # the paper's best; more than 10 hurts
+
+
+class MineConfig(Config):
+    """How judgements become training pairs."""
+
+    held_out_share: float = Field(default=0.1, gt=0, lt=1)  # of the queries
+    seed: int = 0
+
+
+class TrainConfig(Config):
+    """The encoder to start from and the recipes to train it by."""
+
+    encoder: EncoderConfig
+    recipes: dict[str, Recipe] = Field(min_length=1)
+    ranks: int = Field(default=1, ge=1)  # processes; on a GPU cluster, GPUs
+    on_driver: bool = True  # False: the ranks are Spark barrier tasks on the executors
+
+
+class EvaluateConfig(Config):
+    """Intervals and comparisons."""
+
+    bootstrap_samples: int = Field(default=1000, ge=100)
+    seed: int = 0
+    base_method: str = "untrained"  # the others are compared with this one, query by query
+
+
+class PromoteConfig(Config):
+    """Registration of the trained retriever, with everything that labelling needs."""
+
+    model_name: str = Field(min_length=1)
+    method: str = "xampler"  # a trained method
+    split: Literal["dev", "test"] = "dev"
+    min_gain: float = 0.0  # the lower end of the paired interval must be above this
+
+
+class ExperimentConfig(Config):
+    """Everything that decides what the tables of an experiment hold."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    task: str  # a file under conf/tasks, or a path to one
+    data: DataConfig
+    pool_lang: str = "eng_Latn"
+    language_model: LanguageModelConfig
+    prompt: PromptConfig = PromptConfig()
+    rows_per_commit: int = Field(default=5000, ge=1)  # prompts scored between two commits
+    demonstrations: int = Field(default=10, ge=1)
+    propose: ProposeConfig
+    mine: MineConfig = MineConfig()
+    train: TrainConfig
+    methods: dict[str, Method] = Field(min_length=1)
+    evaluate: EvaluateConfig = EvaluateConfig()
+    promote: PromoteConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, method in self.methods.items():
+            if isinstance(method, TrainedMethod) and method.recipe not in self.train.recipes:
+                known = sorted(self.train.recipes)
+                raise ValueError(f"methods.{name}: unknown recipe {method.recipe!r}; train.recipes has {known}")
+        if self.evaluate.base_method not in self.methods:
+            raise ValueError(
+                f"evaluate.base_method: unknown method {self.evaluate.base_method!r}; methods are {sorted(self.methods)}"
+            )
+        if not isinstance(self.methods.get(self.promote.method), TrainedMethod):
+            raise ValueError(f"promote.method: {self.promote.method!r} must name a method of kind trained")
+        return self
+
+
+def conf_folder() -> Path:
+    """The folder of the shipped configs."""
+    return Path(str(files("xampler"))) / "conf"
+
+
+def load_task(name_or_path: str) -> Task:
+    """The task of this name under conf/tasks, or in this file.
+
+    Raises:
+        ConfigError: there is none, or it does not fit.
+    """
+    shipped = conf_folder() / "tasks" / f"{name_or_path}.yaml"
+    if shipped.is_file():
+        return load_config(Task, shipped)
+    if Path(name_or_path).is_file():
+        return load_config(Task, Path(name_or_path))
+    known = sorted(path.stem for path in (conf_folder() / "tasks").glob("*.yaml"))
+    raise ConfigError(f"task: {name_or_path!r} is neither one of {known} nor a file")

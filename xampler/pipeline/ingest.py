@@ -1,0 +1,134 @@
+"""Ingest: texts of a benchmark or of the user's own into ``queries`` and ``candidates``."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
+
+from xampler.core.text import stable_hash, text_id
+from xampler.errors import DataError
+from xampler.pipeline.context import Context
+from xampler.pipeline.sources import load_languages, read_texts
+from xampler.pipeline.sources.files import source_files
+from xampler.pipeline.stage import Outcome, Part
+from xampler.tables.schema import CANDIDATES, QUERIES, QUERIES_REJECTED
+from xampler.tracking.run import Run
+
+logger = logging.getLogger(__name__)
+
+DUPLICATE = "duplicate text"
+POOL_SPLIT = "train"
+
+
+def ingest_part(context: Context) -> Part:
+    """The stage, for this experiment."""
+    return Part(
+        stage="ingest",
+        depends=lambda: _depends(context),
+        run=lambda run: ingest_texts(context, run),
+        writes=(QUERIES, CANDIDATES, QUERIES_REJECTED),
+    )
+
+
+def ingest_texts(context: Context, run: Run) -> Outcome:
+    """Replace the experiment's queries, candidates and rejected rows.
+
+    Raises:
+        DataError: the source cannot be read, too many rows are bad, or the pool is empty.
+    """
+    data = context.experiment.data
+    read = read_texts(context.spark, data.source, data.select, context.task, load_languages())
+    texts = read.texts.withColumn("query_id", id_column(context.task.name)).persist()
+    texts = _number_repeats(texts).persist()
+    _check_rejected(read.rejected.count(), texts.count(), data.max_rejected_share)
+    rejected = _rejected(context, read.rejected, texts)
+    queries = texts.where("repeat = 1").withColumn("experiment", F.lit(context.name))
+    rows = context.store.replace(QUERIES, queries, experiment=context.name)
+    candidates = context.store.replace(CANDIDATES, _candidates(context), experiment=context.name)
+    rejects = context.store.replace(QUERIES_REJECTED, rejected, experiment=context.name)
+    if candidates == 0:
+        raise DataError(
+            f"no labelled {POOL_SPLIT} text in {context.experiment.pool_lang}: select it under data.select.train"
+        )
+    figures = {"candidates": candidates, "rejected": rejects, "languages": _languages(context)}
+    figures["leaked_texts"] = _report_leaks(context, run)
+    return Outcome(rows, metrics={name: float(value) for name, value in figures.items()})
+
+
+def id_column(task_name: str) -> Column:
+    """The content hash of the columns ``lang`` and ``text``."""
+
+    @F.udf(returnType=StringType())
+    def identify(lang: str, text: str) -> str:
+        return text_id(task_name, lang, text)
+
+    return identify(F.col("lang"), F.col("text"))
+
+
+def _number_repeats(texts: DataFrame) -> DataFrame:
+    same_text = Window.partitionBy("query_id", "split").orderBy("source", "row")
+    return texts.withColumn("repeat", F.row_number().over(same_text))
+
+
+def _rejected(context: Context, rejected: DataFrame, texts: DataFrame) -> DataFrame:
+    repeats = texts.where("repeat > 1").select(
+        "source", "row", F.lit(DUPLICATE).alias("reason"), F.col("text").alias("content")
+    )
+    return rejected.unionByName(repeats).withColumn("experiment", F.lit(context.name))
+
+
+def _candidates(context: Context) -> DataFrame:
+    pool = context.store.read(QUERIES, experiment=context.name).where(
+        (F.col("split") == POOL_SPLIT)
+        & (F.col("lang") == context.experiment.pool_lang)
+        & F.col("label").isNotNull()
+    )
+    return pool.withColumnRenamed("query_id", "candidate_id")
+
+
+def _check_rejected(rejected: int, kept: int, bound: float) -> None:
+    total = rejected + kept
+    if total == 0:
+        raise DataError("the source has no rows")
+    if rejected > bound * total:
+        raise DataError(
+            f"{rejected} of {total} rows are bad, more than data.max_rejected_share = {bound} allows; mend the "
+            "source or raise the bound (the reasons are in the log)"
+        )
+
+
+def _languages(context: Context) -> int:
+    return context.store.read(QUERIES, experiment=context.name).select("lang").distinct().count()
+
+
+def _report_leaks(context: Context, run: Run) -> int:
+    """Texts of the pool that occur in the test split: they are kept, and reported."""
+    queries = context.store.read(QUERIES, experiment=context.name)
+    pool = context.store.read(CANDIDATES, experiment=context.name).select("candidate_id")
+    leaked = queries.where("split = 'test'").join(
+        pool, F.col("query_id") == F.col("candidate_id"), how="left_semi"
+    )
+    examples = leaked.select("lang", "text").limit(20).collect()
+    count = leaked.count()
+    if count:
+        logger.warning("%d test texts occur in the training pool, e.g. %r", count, examples[0]["text"][:80])
+        run.log_text("\n".join(f"{row['lang']}\t{row['text']}" for row in examples), "leaked_texts.tsv")
+    return count
+
+
+def _depends(context: Context) -> dict[str, Any]:
+    experiment = context.experiment
+    return {
+        "data": experiment.data.model_dump(mode="json"),
+        "pool_lang": experiment.pool_lang,
+        "task": context.task.model_dump(mode="json"),
+        "files": [_state(path) for path in source_files(experiment.data.source)],
+    }
+
+
+def _state(path: Path) -> str:
+    stat = path.stat()
+    return stable_hash(str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns))

@@ -1,0 +1,146 @@
+"""Label: a corpus of any size in, a Delta table of labels out, by a model from the registry."""
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from xampler.config import Config
+from xampler.core.task import Task
+from xampler.models.labeller import load_labeller
+from xampler.pipeline.context import Engines
+from xampler.pipeline.ingest import id_column
+from xampler.pipeline.prompts import ROWS_PER_CALL, TASKS_PER_WORKER, regroup
+from xampler.pipeline.sources import Selection, TableSource, load_languages, read_texts
+from xampler.tables.schema import LABELS, LABELS_REJECTED
+from xampler.tracking.registry import CHAMPION, Version, download_labeller
+
+logger = logging.getLogger(__name__)
+
+REPEATED_ID = "the id occurs more than once"
+
+
+class LabelConfig(Config):
+    """Which corpus to label, and with which model."""
+
+    corpus: str = Field(min_length=1)  # name of the corpus in the labels table
+    source: TableSource
+    model_name: str = Field(min_length=1)  # in the MLflow registry
+    alias: str = CHAMPION  # an alias, or a version number
+    rows_per_commit: int = Field(default=5000, ge=1)
+
+
+@dataclass(frozen=True)
+class LabelOutcome:
+    """What labelling came to."""
+
+    labelled: int  # rows labelled in this run
+    total: int  # rows of the corpus that have a label now
+    rejected: int
+    model: Version
+
+
+@dataclass(frozen=True)
+class _Work:
+    corpus: str
+    folder: Path
+    version: Version
+    run_id: str
+
+
+def label_corpus(engines: Engines, config: LabelConfig) -> LabelOutcome:
+    """Label the rows of the corpus that this model version has not labelled yet.
+
+    Raises:
+        TrackingError: the registry has no such model.
+        DataError: the corpus cannot be read.
+    """
+    started = time.monotonic()
+    folder, version = _fetch(engines, config)
+    task = load_labeller(folder).spec.task
+    with engines.tracker.start_run(f"label-{config.corpus}", "label", {"xampler.stage": "label"}) as run:
+        run.log_yaml(config.model_dump(mode="json"), "config.yaml")
+        texts, rejected = _read_corpus(engines, config, task)
+        rejects = engines.store.replace(LABELS_REJECTED, rejected, corpus=config.corpus)
+        key = {"corpus": config.corpus, "model_name": version.name, "model_version": version.version}
+        stored = engines.store.read(LABELS, **key).select("row_id")
+        missing = texts.join(stored, on="row_id", how="left_anti").persist(StorageLevel.MEMORY_AND_DISK)
+        count = missing.count()
+        if count:
+            work = _Work(config.corpus, folder, version, run.run_id)
+            _label_chunks(engines, missing, count, config.rows_per_commit, work)
+        missing.unpersist()
+        seconds = time.monotonic() - started
+        run.log_params({"model": f"{version.name}/{version.version}", "version_out.labels": engines.store.version(LABELS)})
+        run.log_metrics({"label/rows": count, "label/seconds": seconds, "label/rows_per_s": count / seconds})
+    logger.info("label: %d rows of %s in %.1f s", count, config.corpus, seconds)
+    return LabelOutcome(count, engines.store.read(LABELS, **key).count(), rejects, version)
+
+
+def _fetch(engines: Engines, config: LabelConfig) -> tuple[Path, Version]:
+    """Put the labeller where all workers see it."""
+    downloaded, version = download_labeller(engines.tracker, config.model_name, config.alias)
+    folder = Path(engines.env.work_dir).resolve() / "labellers" / f"{version.name}-{version.version}"
+    if not folder.is_dir():
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(downloaded, partial)
+        partial.rename(folder)
+    return folder, version
+
+
+def _read_corpus(engines: Engines, config: LabelConfig, task: Task) -> tuple[DataFrame, DataFrame]:
+    """Texts with ``row_id``, each id once, and the rejected rows."""
+    everything = Selection.model_validate({config.source.split: "all"})
+    read = read_texts(engines.spark, config.source, everything, task, load_languages())
+    named = read.texts.withColumn("row_id", F.coalesce("parallel_id", id_column(task.name)))
+    same_id = Window.partitionBy("row_id").orderBy("source", "row")
+    numbered = named.withColumn("repeat", F.row_number().over(same_id))
+    # A text that occurs again without an id of its own has its label already.
+    repeats = numbered.where("repeat > 1 AND parallel_id IS NOT NULL").select(
+        "source", "row", F.lit(REPEATED_ID).alias("reason"), F.col("text").alias("content")
+    )
+    rejected = read.rejected.unionByName(repeats).withColumn("corpus", F.lit(config.corpus))
+    return numbered.where("repeat = 1").select("row_id", "lang", "source_lang", "text"), rejected
+
+
+def _label_chunks(engines: Engines, missing: DataFrame, total: int, rows_per_commit: int, work: _Work) -> None:
+    chunks = math.ceil(total / rows_per_commit)
+    chunk = F.pmod(F.xxhash64("row_id"), F.lit(chunks))
+    tasks = TASKS_PER_WORKER * engines.spark.sparkContext.defaultParallelism
+    with engines.progress.track("label", total) as advance:
+        for number in range(chunks):
+            rows = missing.where(chunk == number).repartition(tasks, "row_id")
+            labelled = rows.mapInPandas(_label_task(work), LABELS.spark_schema()).persist()
+            count = labelled.count()
+            if count:
+                engines.store.insert_missing(LABELS, labelled)
+            labelled.unpersist()
+            advance(count)
+
+
+def _label_task(work: _Work) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
+    def label_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        labeller = load_labeller(work.folder)  # cached: once per worker process
+        for rows in regroup(batches, ROWS_PER_CALL):
+            labelled = labeller.label_texts(rows["text"].tolist(), rows["lang"].tolist())
+            yield rows.assign(
+                corpus=work.corpus,
+                label=[item.label for item in labelled],
+                probabilities=[item.probabilities for item in labelled],
+                demonstration_ids=[item.demonstration_ids for item in labelled],
+                model_name=work.version.name,
+                model_version=work.version.version,
+                run_id=work.run_id,
+            )[LABELS.column_names]
+
+    return label_task

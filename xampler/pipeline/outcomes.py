@@ -1,0 +1,91 @@
+"""Predictions joined with gold labels: one row per method, seed and query."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from xampler.core.metrics import macro_f1
+from xampler.pipeline.context import Context
+from xampler.pipeline.experiment import MajorityMethod
+from xampler.pipeline.prompts import prompt_keys
+from xampler.tables.schema import CANDIDATES, DEMONSTRATIONS, PREDICTIONS, QUERIES
+
+COLUMNS = ["method", "seed", "split", "lang", "query_id", "gold", "predicted"]
+
+
+@dataclass(frozen=True)
+class LanguageOutcome:
+    """How one method did on the N queries of one language, means over its seeds."""
+
+    query_ids: tuple[str, ...]  # sorted
+    correct_N: NDArray[np.float64]  # share of seeds that were right, in [0, 1]
+    macro_f1: float
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return float(self.correct_N.mean())
+
+
+def read_outcomes(context: Context, demonstrations: DataFrame | None = None) -> pd.DataFrame:
+    """Columns as in COLUMNS, for all methods or the given rows of ``demonstrations``; gold is never null."""
+    gold = _gold(context)
+    chosen = demonstrations
+    if chosen is None:
+        methods = list(context.experiment.methods)
+        chosen = context.store.read(DEMONSTRATIONS, experiment=context.name).where(F.col("method").isin(methods))
+    predictions = context.store.read(PREDICTIONS, **prompt_keys(context)).select(
+        "query_id", "demonstrations_id", predicted_label(context.task.labels).alias("predicted")
+    )
+    rows = (
+        chosen.drop("lang")
+        .join(predictions, on=["query_id", "demonstrations_id"], how="inner")
+        .join(gold, on=["query_id", "split"], how="inner")
+        .select(*COLUMNS)
+    )
+    if demonstrations is None:
+        rows = rows.unionByName(_majority(context, gold))
+    return rows.toPandas()
+
+
+def by_language(outcomes: pd.DataFrame, labels: Sequence[str]) -> dict[str, LanguageOutcome]:
+    """The outcomes of one method and split, by language."""
+    return {str(lang): _language_outcome(rows, labels) for lang, rows in outcomes.groupby("lang", sort=True)}
+
+
+def predicted_label(labels: Iterable[str]) -> Column:
+    """The likeliest label of ``log_likelihoods``; the first of equals."""
+    names = F.array(*[F.lit(label) for label in labels])
+    best = F.array_position("log_likelihoods", F.array_max("log_likelihoods"))
+    return F.element_at(names, best.cast("int"))
+
+
+def _language_outcome(rows: pd.DataFrame, labels: Sequence[str]) -> LanguageOutcome:
+    correct = (rows["gold"] == rows["predicted"]).groupby(rows["query_id"]).mean().sort_index()
+    f1 = [
+        macro_f1(seed_rows["gold"].tolist(), seed_rows["predicted"].tolist(), labels)
+        for _, seed_rows in rows.groupby("seed")
+    ]
+    return LanguageOutcome(tuple(correct.index), correct.to_numpy(dtype=np.float64), float(np.mean(f1)))
+
+
+def _gold(context: Context) -> DataFrame:
+    queries = context.store.read(QUERIES, experiment=context.name).where(F.col("label").isNotNull())
+    return queries.select("query_id", "split", "lang", F.col("label").alias("gold"))
+
+
+def _majority(context: Context, gold: DataFrame) -> DataFrame:
+    """Rows of the methods of kind majority."""
+    names = [name for name, method in context.experiment.methods.items() if isinstance(method, MajorityMethod)]
+    counts = context.store.read(CANDIDATES, experiment=context.name).groupBy("label").count().collect()
+    order = {label: -position for position, label in enumerate(context.task.labels)}
+    majority = max(counts, key=lambda row: (row["count"], order[row["label"]]))["label"]
+    named = gold.where("split <> 'train'").withColumn(
+        "method", F.explode(F.array(*[F.lit(name) for name in names]).cast("array<string>"))
+    )
+    return named.withColumn("seed", F.lit(0)).withColumn("predicted", F.lit(majority)).select(*COLUMNS)

@@ -1,0 +1,141 @@
+"""The one path on which prompts reach the language model, for ``score`` and ``predict`` alike.
+
+Work is a DataFrame of (key columns of the target table, ``query_text``, ``demonstration_ids``). What
+the table holds already is never computed again; the rest is computed and committed in chunks.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from xampler.core.ports import LanguageModel
+from xampler.core.prompt import Demonstration, PromptConfig, fit_prompt, prompt_id
+from xampler.core.task import Task
+from xampler.models.build import LanguageModelConfig, load_language_model, scorer_id
+from xampler.pipeline.context import Context
+from xampler.pipeline.pool import demonstrations_by_id, read_pool
+from xampler.tables.schema import Table
+
+logger = logging.getLogger(__name__)
+
+# Rows handed to the model at once: enough to sort by length and share prefixes in, small for memory.
+ROWS_PER_CALL = 2048
+TASKS_PER_WORKER = 2
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """Everything that shapes a prompt, as workers need it."""
+
+    task: Task
+    prompt: PromptConfig
+    language_model: LanguageModelConfig
+    demonstrations: dict[str, Demonstration]
+
+
+def prompt_keys(context: Context) -> dict[str, str]:
+    """The columns of ``scores`` and ``predictions`` that are the same for all rows of an experiment."""
+    experiment = context.experiment
+    model = experiment.language_model
+    return {
+        "scorer_id": scorer_id(model),
+        "prompt_id": prompt_id(context.task, experiment.prompt, model.max_tokens),
+    }
+
+
+def score_missing(context: Context, table: Table, work: DataFrame, run_id: str) -> int:
+    """Put every prompt of ``work`` that ``table`` lacks to the language model; returns how many.
+
+    Each chunk is one insert-only MERGE: a killed run loses at most one, and two at once write no row
+    twice.
+    """
+    keys = prompt_keys(context)
+    keyed = work.select(*[F.lit(value).alias(name) for name, value in keys.items()], *work.columns)
+    stored = context.store.read(table, **keys).select(*table.key)
+    # Prompts with the same last demonstrations travel together, so that prefixes can be shared.
+    missing = keyed.join(stored, on=list(table.key), how="left_anti").persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        total = missing.count()
+        if total:
+            _score_chunks(context, table, missing, total, run_id)
+    finally:
+        missing.unpersist()
+    return total
+
+
+def _score_chunks(context: Context, table: Table, missing: DataFrame, total: int, run_id: str) -> None:
+    plan = PromptPlan(
+        context.task,
+        context.experiment.prompt,
+        context.experiment.language_model,
+        demonstrations_by_id(read_pool(context), context.task),
+    )
+    chunks = math.ceil(total / context.experiment.rows_per_commit)
+    chunk = F.pmod(F.xxhash64("demonstration_ids"), F.lit(chunks))
+    tasks = TASKS_PER_WORKER * context.spark.sparkContext.defaultParallelism
+    schema = table.spark_schema()
+    dropped = shortened = 0
+    with context.engines.progress.track(table.name, total) as advance:
+        for number in range(chunks):
+            rows = missing.where(chunk == number).repartition(tasks, "demonstration_ids")
+            scored = rows.mapInPandas(_score_task(plan, run_id, schema), schema).persist()
+            [sums] = scored.agg(
+                F.count("*").alias("rows"),
+                F.sum("demonstrations_dropped").alias("dropped"),
+                F.sum("texts_shortened").alias("shortened"),
+            ).collect()
+            if sums["rows"]:
+                context.store.insert_missing(table, scored)
+                dropped, shortened = dropped + sums["dropped"], shortened + sums["shortened"]
+            scored.unpersist()
+            advance(sums["rows"])
+    if dropped or shortened:
+        logger.warning("%s: prompts too long: %d demonstrations dropped, %d texts shortened", table.name, dropped, shortened)
+
+
+def _score_task(
+    plan: PromptPlan, run_id: str, schema: StructType
+) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
+    names = schema.names
+
+    def score_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        model = load_language_model(plan.language_model)  # cached: once per worker process
+        for rows in regroup(batches, ROWS_PER_CALL):
+            yield score_rows(rows, plan, model).assign(run_id=run_id)[names]
+
+    return score_task
+
+
+def score_rows(rows: pd.DataFrame, plan: PromptPlan, model: LanguageModel) -> pd.DataFrame:
+    """The rows with ``log_likelihoods`` [labels] in nats, ``demonstrations_dropped``, ``texts_shortened``."""
+    fitted = [
+        fit_prompt(plan.task, text, [plan.demonstrations[i] for i in ids], model, plan.prompt)
+        for text, ids in zip(rows["query_text"], rows["demonstration_ids"], strict=True)
+    ]
+    log_likelihood_PL = model.score_labels([prompt.text for prompt in fitted], plan.task.label_words)
+    return rows.assign(
+        log_likelihoods=list(log_likelihood_PL),
+        demonstrations_dropped=[prompt.demonstrations_dropped for prompt in fitted],
+        texts_shortened=[prompt.texts_shortened for prompt in fitted],
+    )
+
+
+def regroup(batches: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]:
+    """Small Arrow batches joined into frames of about ``rows`` rows; empty ones are left out."""
+    waiting: list[pd.DataFrame] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += len(batch)
+        if count >= rows:
+            yield pd.concat(waiting, ignore_index=True)
+            waiting, count = [], 0
+    if count:
+        yield pd.concat(waiting, ignore_index=True)

@@ -1,0 +1,1 @@
+"""Every column of every table, and the store that holds them."""

@@ -1,0 +1,153 @@
+"""MLflow runs: one per run of a stage, with its config, table versions, rows and seconds."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import mlflow
+import yaml
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from xampler.config import Config
+from xampler.errors import TrackingError
+
+METRIC_BATCH = 1000  # MLflow's limit per call
+PARAM_LENGTH = 500
+
+logger = logging.getLogger(__name__)
+
+
+class TrackingConfig(Config):
+    """The MLflow server, or an SQLite file in embedded mode."""
+
+    uri: str = "sqlite:///mlflow.db"
+    artifacts: str | None = "mlruns"  # folder or store for artifacts; None leaves it to the server
+
+
+class Run:
+    """One MLflow run that is open."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client = client
+        self.run_id = run_id
+
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log many metrics at once; characters that MLflow refuses in names become underscores."""
+        timestamp = int(mlflow.utils.time.get_current_time_millis())
+        metrics = [Metric(_metric_name(key), float(value), timestamp, step) for key, value in values.items()]
+        for start in range(0, len(metrics), METRIC_BATCH):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + METRIC_BATCH])
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Log parameters, long values cut."""
+        params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in values.items()]
+        self._client.log_batch(self.run_id, params=params)
+
+    def set_tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        for key, value in values.items():
+            self._client.set_tag(self.run_id, key, value)
+
+    def log_yaml(self, values: Mapping[str, Any], name: str) -> None:
+        """Keep a mapping as a YAML artifact."""
+        self._client.log_text(self.run_id, yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False), name)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Keep a text as an artifact."""
+        self._client.log_text(self.run_id, text, name)
+
+    def log_folder(self, folder: Path, name: str) -> None:
+        """Keep a folder as an artifact."""
+        self._client.log_artifacts(self.run_id, str(folder), name)
+
+
+class Tracker:
+    """The tracking server of one environment.
+
+    Raises:
+        TrackingError: the server cannot be reached.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        _quieten()
+        self.uri = _absolute_sqlite(config.uri)
+        self._artifacts = config.artifacts
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        self.client = _reach(self.uri)
+
+    @contextmanager
+    def start_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+        """An open run; it ends FINISHED, FAILED when an error passes through, KILLED on an interrupt."""
+        experiment_id = self._experiment_id(experiment)
+        run = self.client.create_run(experiment_id, run_name=name, tags=dict(tags))
+        run_id: str = run.info.run_id
+        status = "FINISHED"
+        try:
+            yield Run(self.client, run_id)
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except BaseException:
+            status = "FAILED"
+            raise
+        finally:
+            self.client.set_terminated(run_id, status)
+
+    def _experiment_id(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if self._artifacts is not None:
+            location = self._artifacts
+            if "://" not in location:
+                location = (Path(location).resolve() / name).as_uri()
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+
+def _reach(uri: str) -> MlflowClient:
+    remote = urlparse(uri).scheme in ("http", "https")
+    saved = {key: os.environ.get(key) for key in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")}
+    if remote:  # the first call tells: minutes of retries would hide a wrong address
+        os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    try:
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"the MLflow server {uri} cannot be reached; start it or set tracking.uri in the environment file"
+        ) from error
+    finally:
+        for key, value in saved.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+    return client
+
+
+def _absolute_sqlite(uri: str) -> str:
+    """Workers and training ranks run elsewhere: make the file's path absolute."""
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
+        return prefix + str(Path(uri.removeprefix(prefix)).resolve())
+    return uri
+
+
+def _quieten() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _metric_name(name: str) -> str:
+    return re.sub(r"[^\w\-./ ]", "_", name)
+
+

@@ -1,0 +1,36 @@
+"""The encoder that training starts from, as a sentence-transformers model."""
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+from xampler.errors import ModelError
+from xampler.models.build import EncoderConfig, encoder_folder
+
+
+def load_starting_encoder(config: EncoderConfig) -> SentenceTransformer:
+    """Load ``config`` with trainable weights; what is saved later loads as a plain encoder folder.
+
+    A folder in sentence-transformers' layout keeps its own modules unless pooling or layer are given.
+
+    Raises:
+        ModelError: the model cannot be found or loaded, or has no layer of that number.
+    """
+    folder = encoder_folder(config)
+    if (folder / "modules.json").is_file() and config.pooling is None and config.layer is None:
+        model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=config.trust_remote_code)
+        model.max_seq_length = config.max_tokens
+        return model
+    transformer = Transformer(str(folder), max_seq_length=config.max_tokens)
+    if config.layer is not None:
+        _keep_layers(transformer, config.layer)
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=config.pooling or "mean")
+    return SentenceTransformer(modules=[transformer, pooling], device="cpu")
+
+
+def _keep_layers(transformer: Transformer, layers: int) -> None:
+    """The output of layer ``layers`` becomes the last one: those after it are dropped."""
+    encoder = getattr(transformer.auto_model, "encoder", None)
+    if encoder is None or not 0 < layers <= len(encoder.layer):
+        raise ModelError(f"train.encoder.layer: the model has no layer {layers} to train; leave layer out")
+    encoder.layer = encoder.layer[:layers]
+    transformer.auto_model.config.num_hidden_layers = layers
