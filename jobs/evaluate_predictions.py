@@ -1,4 +1,7 @@
-"""Measure every method per language and group. Reads predictions; replaces its rows of the metrics tables."""
+"""Measure every method per language and group.
+
+Reads predictions; replaces its rows of the metrics tables.
+"""
 
 from xampler.pipeline.context import Context
 from xampler.pipeline.entry import run_job
@@ -6,7 +9,7 @@ from xampler.pipeline.plan import run_stages
 
 
 def main(context: Context) -> None:
-    """Measure every method per language and group. Reads predictions; replaces its rows of the metrics tables."""
+    """Measure every method per language and group."""
     run_stages(context, ["evaluate"])
 
 

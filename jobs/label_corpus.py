@@ -1,4 +1,7 @@
-"""Label a corpus with a registered model. Inserts into labels; replaces the corpus's rows of labels_rejected."""
+"""Label a corpus with a registered model.
+
+Inserts into labels; replaces the corpus's rows of labels_rejected.
+"""
 
 from xampler.pipeline.context import Engines
 from xampler.pipeline.entry import run_engine_job

@@ -1,4 +1,7 @@
-"""Register the trained retriever; promote it if it beats the champion. Reads predictions; writes the registry."""
+"""Register the trained retriever; promote it if it beats the champion.
+
+Reads predictions; writes the registry.
+"""
 
 from xampler.pipeline.context import Context
 from xampler.pipeline.entry import run_job
@@ -6,7 +9,7 @@ from xampler.pipeline.plan import run_stages
 
 
 def main(context: Context) -> None:
-    """Register the trained retriever; promote it if it beats the champion. Reads predictions; writes the registry."""
+    """Register the trained retriever; promote it if it beats the champion."""
     run_stages(context, ["promote"])
 
 

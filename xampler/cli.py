@@ -21,7 +21,8 @@ mini_app = typer.Typer(no_args_is_help=True, help="The mini models that ship wit
 app.add_typer(mini_app, name="mini")
 
 Env = Annotated[
-    Path | None, typer.Option("--env", help="Environment file: where tables, runs and Spark are. Default: this machine.")
+    Path | None,
+    typer.Option("--env", help="Environment file: where tables, runs and Spark are. Default: this machine."),
 ]
 ConfigFile = Annotated[Path, typer.Option("--config", help="Experiment file: data, models, methods.")]
 Overrides = Annotated[
@@ -90,7 +91,9 @@ def run(
     config: ConfigFile,
     env: Env = None,
     overrides: Overrides = None,
-    summary: Annotated[Path | None, typer.Option(help="Write accuracies, prompts scored and seconds as JSON.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Write accuracies, prompts scored and seconds as JSON.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report as one HTML page.")] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -152,13 +155,18 @@ def label(
 
     def work() -> None:
         wanted = load_config(LabelConfig, config, overrides or [])
-        with open_environment(env, f"xampler label {wanted.corpus}", Screen(quiet, verbose, debug)) as engines:
+        with open_environment(
+            env, f"xampler label {wanted.corpus}", Screen(quiet, verbose, debug)
+        ) as engines:
             say_labelled(label_corpus(engines, wanted))
 
     _exit(work, debug=debug)
 
 
-@app.command(help="The whole pipeline on embedded data in minutes: table, report, registered model." + EXAMPLE.format(command="demo"))
+@app.command(
+    help="The whole pipeline on embedded data in minutes: table, report, registered model."
+    + EXAMPLE.format(command="demo")
+)
 def demo(
     env: Env = None,
     output: Annotated[Path, typer.Option(help="Folder for report.html and summary.json.")] = Path("demo"),

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pyspark.sql import SparkSession
+from rich.console import Console
 
+from xampler.config import load_config
+from xampler.pipeline.context import Context, Engines, Environment, open_context
+from xampler.pipeline.experiment import ExperimentConfig
+from xampler.pipeline.progress import Progress
+from xampler.tables.store import TableStore
+from xampler.tracking.run import Tracker
+
+OpenSample = Callable[..., Context]
 ROOT = Path(__file__).resolve().parents[2]
 LANGS = ["eng_Latn", "swh_Latn", "hin_Deva"]
 
@@ -46,3 +56,16 @@ def experiment(tmp_path: Path, copy_embedded: Callable[..., Path]) -> Path:
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def open_sample(spark: SparkSession, environment: Path, experiment: Path) -> OpenSample:
+    """Open the experiment on the tests' session: ``open_sample(*overrides)``."""
+
+    def open_it(*overrides: str) -> Context:
+        env = load_config(Environment, environment)
+        progress = Progress(Console(), quiet=True)
+        engines = Engines(env, spark, TableStore(spark, env.tables), Tracker(env.tracking), progress)
+        return open_context(engines, load_config(ExperimentConfig, experiment, overrides))
+
+    return open_it

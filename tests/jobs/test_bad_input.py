@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pyspark.sql import SparkSession
-from test_chain import open_sample
 
 from xampler.errors import DataError, LabelWordError, ModelError, XamplerError
+from xampler.pipeline.context import Context
+from xampler.pipeline.experiment import conf_folder
 from xampler.pipeline.plan import run_stages
 from xampler.tables.schema import PREDICTIONS, QUERIES, SCORES
 
 XAMPLER = Path(sys.executable).with_name("xampler")
 LONGEST_MESSAGE = 1200
+NO_TOKEN = "\u200b"  # a zero-width space, which the mini tokenizer drops
+OpenSample = Callable[..., Context]
 
 
 def run_command(
@@ -52,13 +54,19 @@ def check_message(result: "subprocess.CompletedProcess[str]", *parts: str) -> No
         ("task=poetry", ("poetry", "sib200")),
     ],
 )
-def test_config_faults(tmp_path: Path, environment: Path, experiment: Path, override: str, parts: tuple[str, ...]) -> None:
-    result = run_command("run", "--env", str(environment), "--config", str(experiment), "--set", override, cwd=tmp_path)
+def test_config_faults(
+    tmp_path: Path, environment: Path, experiment: Path, override: str, parts: tuple[str, ...]
+) -> None:
+    result = run_command(
+        "run", "--env", str(environment), "--config", str(experiment), "--set", override, cwd=tmp_path
+    )
     check_message(result, *parts)
 
 
 def test_missing_config_file(tmp_path: Path) -> None:
-    check_message(run_command("run", "--config", "nowhere.yaml", cwd=tmp_path), "nowhere.yaml", "cannot be read")
+    check_message(
+        run_command("run", "--config", "nowhere.yaml", cwd=tmp_path), "nowhere.yaml", "cannot be read"
+    )
 
 
 def test_debug_shows_the_trace(tmp_path: Path) -> None:
@@ -69,7 +77,9 @@ def test_debug_shows_the_trace(tmp_path: Path) -> None:
 
 def test_no_java(tmp_path: Path, environment: Path, experiment: Path) -> None:
     environ = {"PATH": str(tmp_path), "JAVA_HOME": ""}
-    result = run_command("run", "--env", str(environment), "--config", str(experiment), cwd=tmp_path, environ=environ)
+    result = run_command(
+        "run", "--env", str(environment), "--config", str(experiment), cwd=tmp_path, environ=environ
+    )
     check_message(result, "Java", "17", "install")
     assert not any((tmp_path / "tables").iterdir())
 
@@ -93,7 +103,9 @@ def test_unwritable_store(tmp_path: Path, environment: Path, experiment: Path) -
 
 def test_missing_data_folder_from_the_command(tmp_path: Path, environment: Path, experiment: Path) -> None:
     override = f"data.source.root={tmp_path}/nothing_here"
-    result = run_command("run", "--env", str(environment), "--config", str(experiment), "--set", override, cwd=tmp_path)
+    result = run_command(
+        "run", "--env", str(environment), "--config", str(experiment), "--set", override, cwd=tmp_path
+    )
     check_message(result, "nothing_here")
     assert not list((tmp_path / "tables").glob("*/_delta_log/*.json"))
 
@@ -102,7 +114,10 @@ Spoil = Callable[[Path], None]
 
 
 def _write(name: str, content: bytes) -> Spoil:
-    return lambda folder: (folder / name).write_bytes(content) and None
+    def spoil(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+
+    return spoil
 
 
 HEADER = b"index_id\tcategory\ttext\n"
@@ -121,9 +136,9 @@ HEADER = b"index_id\tcategory\ttext\n"
     ids=["missing column", "wrong label", "broken quoting", "invalid UTF-8", "empty file", "no test split"],
 )
 def test_faults_of_data_files(
-    spark: SparkSession, environment: Path, experiment: Path, spoil: Spoil, parts: tuple[str, ...]
+    open_sample: OpenSample, experiment: Path, spoil: Spoil, parts: tuple[str, ...]
 ) -> None:
-    context = open_sample(spark, environment, experiment)
+    context = open_sample()
     root = Path(yaml.safe_load(experiment.read_text(encoding="utf-8"))["data"]["source"]["root"])
     spoil(root / "data" / "annotated" / "swh_Latn")
     with pytest.raises(DataError) as caught:
@@ -134,45 +149,33 @@ def test_faults_of_data_files(
 
 
 def expect_before_any_work(
-    spark: SparkSession, environment: Path, experiment: Path, error: type[XamplerError], match: str, *overrides: str
+    open_sample: OpenSample, error: type[XamplerError], match: str, *overrides: str
 ) -> None:
-    context = open_sample(spark, environment, experiment, *overrides)
+    context = open_sample(*overrides)
     with pytest.raises(error, match=match):
         run_stages(context)
     assert not any(context.store.exists(table) for table in (QUERIES, SCORES, PREDICTIONS))
 
 
-def test_unreachable_model(spark: SparkSession, environment: Path, experiment: Path) -> None:
-    expect_before_any_work(
-        spark, environment, experiment, ModelError, "no-such/model", "language_model.model=no-such/model"
-    )
+@pytest.mark.parametrize("role", ["language_model", "methods.untrained.encoder", "train.encoder"])
+def test_unreachable_model(open_sample: OpenSample, role: str) -> None:
+    expect_before_any_work(open_sample, ModelError, "no-such/model", f"{role}.model=no-such/model")
 
 
-def test_unreachable_encoder(spark: SparkSession, environment: Path, experiment: Path) -> None:
-    expect_before_any_work(
-        spark, environment, experiment, ModelError, "no-such/encoder", "methods.untrained.encoder.model=no-such/encoder"
-    )
-
-
-def with_task(experiment: Path, tmp_path: Path, **values: object) -> str:
-    task = yaml.safe_load((Path(__file__).parents[2] / "conf" / "tasks" / "sib200.yaml").read_text(encoding="utf-8"))
+def with_words_for_travel(tmp_path: Path, words: str) -> str:
+    task = yaml.safe_load((conf_folder() / "tasks" / "sib200.yaml").read_text(encoding="utf-8"))
     path = tmp_path / "task.yaml"
-    path.write_text(yaml.safe_dump(task | values), encoding="utf-8")
+    path.write_text(yaml.safe_dump(task | {"verbalizer": {"travel": words}}), encoding="utf-8")
     return f"task={path}"
 
 
-def test_label_words_that_tokenise_to_nothing(
-    spark: SparkSession, environment: Path, experiment: Path, tmp_path: Path
-) -> None:
-    task = with_task(experiment, tmp_path, verbalizer={"travel": "\u200b"})
-    expect_before_any_work(spark, environment, experiment, LabelWordError, "200b|travel", task)
+def test_label_words_that_tokenise_to_nothing(open_sample: OpenSample, tmp_path: Path) -> None:
+    task = with_words_for_travel(tmp_path, NO_TOKEN)
+    expect_before_any_work(open_sample, LabelWordError, "tokenise to nothing", task)
 
 
-def test_label_words_that_begin_with_one_another_are_scored(
-    spark: SparkSession, environment: Path, experiment: Path, tmp_path: Path
-) -> None:
-    task = with_task(experiment, tmp_path, verbalizer={"travel": "sports and games"})
-    context = open_sample(spark, environment, experiment, task)
+def test_label_words_that_begin_with_one_another_are_scored(open_sample: OpenSample, tmp_path: Path) -> None:
+    context = open_sample(with_words_for_travel(tmp_path, "sports and games"))
     run_stages(context, ["ingest", "propose", "score"])
     position = context.task.labels.index("travel"), context.task.labels.index("sports")
     for row in context.store.read(SCORES).collect():

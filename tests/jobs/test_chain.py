@@ -3,21 +3,19 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from xampler.config import load_config
-from xampler.models.labeller import load_labeller
-from xampler.pipeline.context import Context, Engines, Environment, open_context
-from xampler.pipeline.experiment import ExperimentConfig
+from xampler.errors import ModelError
+from xampler.models.labeller import read_spec
+from xampler.pipeline.context import Context
 from xampler.pipeline.finish import finish_run
 from xampler.pipeline.label import LabelConfig, label_corpus
 from xampler.pipeline.plan import run_stages
-from xampler.pipeline.progress import Progress
 from xampler.tables.schema import (
     CANDIDATES,
     DEMONSTRATIONS,
@@ -32,20 +30,11 @@ from xampler.tables.schema import (
     TABLES,
     TRAINING_PAIRS,
 )
-from xampler.tables.store import TableStore
 from xampler.tracking.registry import CHALLENGER, CHAMPION, version_of
-from xampler.tracking.run import Tracker
 
+OpenSample = Callable[..., Context]
 QUERIES_PER_LANG = 14
 METHODS = {"majority", "zero-shot", "random", "bm25", "untrained", "minilm", "xampler"}
-
-
-def open_sample(spark: SparkSession, environment: Path, experiment: Path, *overrides: str) -> Context:
-    from rich.console import Console
-
-    env = load_config(Environment, environment)
-    engines = Engines(env, spark, TableStore(spark, env.tables), Tracker(env.tracking), Progress(Console(), quiet=True))
-    return open_context(engines, load_config(ExperimentConfig, experiment, overrides))
 
 
 def versions(context: Context) -> dict[str, int | None]:
@@ -53,9 +42,9 @@ def versions(context: Context) -> dict[str, int | None]:
 
 
 def test_whole_run_twice_then_label_a_corpus(
-    spark: SparkSession, environment: Path, experiment: Path, tmp_path: Path
+    open_sample: OpenSample, environment: Path, tmp_path: Path
 ) -> None:
-    context = open_sample(spark, environment, experiment)
+    context = open_sample()
     summary_file, report_file = tmp_path / "summary.json", tmp_path / "report.html"
     done = run_stages(context)
     finish_run(context, done, summary=summary_file, report=report_file)
@@ -66,31 +55,36 @@ def test_whole_run_twice_then_label_a_corpus(
     check_runs(context)
 
     before = versions(context)
-    again = run_stages(open_sample(spark, environment, experiment))
+    again = run_stages(open_sample())
     assert again.prompts_scored == 0
     assert all(seconds == 0 for seconds in again.seconds.values())
     assert versions(context) == before
 
-    check_one_more_method_costs_only_its_own_prompts(spark, environment, experiment)
+    check_one_more_method_costs_only_its_own_prompts(open_sample)
     check_labelling(context, tmp_path)
-    check_promotion(spark, environment, experiment)
+    check_lookup_from_a_plain_process(environment, tmp_path)
+    check_promotion(open_sample)
 
 
 def check_tables(context: Context) -> None:
     store, pool = context.store, 56
     assert store.read(CANDIDATES).count() == pool
-    assert store.read(QUERIES).where("split = 'test'").groupBy("lang").count().toPandas()["count"].tolist() == [
-        QUERIES_PER_LANG
-    ] * 3
+    assert (
+        store.read(QUERIES).where("split = 'test'").groupBy("lang").count().toPandas()["count"].tolist()
+        == [QUERIES_PER_LANG] * 3
+    )
     assert store.read(PAIRS).count() == pool * 4
     assert store.read(SCORES).count() == store.read(TRAINING_PAIRS).count() == pool * 4
     assert set(store.read(DEMONSTRATIONS).toPandas()["method"]) == METHODS - {"majority"}
     shown = store.read(DEMONSTRATIONS).where("method = 'xampler'")
     assert shown.where(F.size("demonstration_ids") != 3).count() == 0
-    assert shown.where("similarities[0] > similarities[2] + 0.000001").count() == 0, "the most similar stands last"
-    assert store.read(PREDICTIONS).select("query_id", "demonstrations_id").distinct().count() == store.read(
-        PREDICTIONS
-    ).count()
+    assert shown.where("similarities[0] > similarities[2] + 0.000001").count() == 0, (
+        "the most similar stands last"
+    )
+    assert (
+        store.read(PREDICTIONS).select("query_id", "demonstrations_id").distinct().count()
+        == store.read(PREDICTIONS).count()
+    )
     metrics = store.read(METRICS_BY_LANGUAGE).where("split = 'test'").toPandas()
     assert set(metrics["method"]) == METHODS
     assert (metrics["queries"] == QUERIES_PER_LANG).all()
@@ -116,7 +110,17 @@ def check_runs(context: Context) -> None:
     client = context.engines.tracker.client
     [found] = [e for e in client.search_experiments() if e.name == "sample"]
     runs = {run.info.run_name: run for run in client.search_runs([found.experiment_id])}
-    assert {"ingest", "propose", "score", "mine", "train/infonce", "retrieve/xampler", "predict", "evaluate", "promote"} <= set(runs)
+    assert {
+        "ingest",
+        "propose",
+        "score",
+        "mine",
+        "train/infonce",
+        "retrieve/xampler",
+        "predict",
+        "evaluate",
+        "promote",
+    } <= set(runs)
     score = runs["score"]
     assert score.data.metrics["score/rows"] == 56 * 4
     assert score.data.metrics["score/rows_per_s"] > 0
@@ -126,8 +130,8 @@ def check_runs(context: Context) -> None:
     assert any(name.startswith("train/loss") for name in runs["train/infonce"].data.metrics)
 
 
-def check_one_more_method_costs_only_its_own_prompts(spark: SparkSession, environment: Path, experiment: Path) -> None:
-    more = open_sample(spark, environment, experiment, "methods.more={kind: random, seeds: [7]}")
+def check_one_more_method_costs_only_its_own_prompts(open_sample: OpenSample) -> None:
+    more = open_sample("methods.more={kind: random, seeds: [7]}")
     done = run_stages(more, ["retrieve", "predict", "evaluate"])
     assert 0 < done.prompts_scored <= 3 * QUERIES_PER_LANG + 56
 
@@ -155,10 +159,10 @@ def check_labelling(context: Context, tmp_path: Path) -> None:
     )
     outcome = label_corpus(context.engines, config)
     assert (outcome.labelled, outcome.total, outcome.rejected) == (2, 2, 2)
-    labels = context.store.read(LABELS).toPandas().set_index("row_id")
-    assert sorted(labels.index) == ["a", "b"]
-    assert sum(labels.loc["a", "probabilities"].values()) == pytest.approx(1)
-    assert len(labels.loc["a", "demonstration_ids"]) == 3
+    labels = {row["row_id"]: row for row in context.store.read(LABELS).collect()}
+    assert sorted(labels) == ["a", "b"]
+    assert sum(labels["a"]["probabilities"].values()) == pytest.approx(1)
+    assert len(labels["a"]["demonstration_ids"]) == 3
     assert {row["reason"] for row in context.store.read(LABELS_REJECTED).collect()} == {
         "the id occurs more than once",
         "the text is empty",
@@ -168,9 +172,9 @@ def check_labelling(context: Context, tmp_path: Path) -> None:
     assert context.store.version(LABELS) == version
 
 
-def check_promotion(spark: SparkSession, environment: Path, experiment: Path) -> None:
+def check_promotion(open_sample: OpenSample) -> None:
     """A second retriever is compared with the champion, and the decision is kept with its figures."""
-    second = open_sample(spark, environment, experiment, "train.recipes.infonce.steps=3", "promote.min_gain=0.9")
+    second = open_sample("train.recipes.infonce.steps=3", "promote.min_gain=0.9")
     run_stages(second)
     tracker = second.engines.tracker
     champion = version_of(tracker, "xampler-sample", CHAMPION)
@@ -181,28 +185,27 @@ def check_promotion(spark: SparkSession, environment: Path, experiment: Path) ->
     assert champion.tags["xampler.promotion.reason"] == "there was no champion"
     assert challenger.tags["xampler.promotion.decision"] == "kept"
     assert challenger.tags["xampler.promotion.compared_with"] == "1"
-    assert float(challenger.tags["xampler.promotion.gain_low"]) <= float(challenger.tags["xampler.promotion.gain_high"])
+    assert float(challenger.tags["xampler.promotion.gain_low"]) <= float(
+        challenger.tags["xampler.promotion.gain_high"]
+    )
 
 
-def test_registered_model_from_a_plain_process(
-    spark: SparkSession, environment: Path, experiment: Path, tmp_path: Path
-) -> None:
-    run_stages(open_sample(spark, environment, experiment))
+def check_lookup_from_a_plain_process(environment: Path, tmp_path: Path) -> None:
     uri = yaml.safe_load(environment.read_text(encoding="utf-8"))["tracking"]["uri"]
     code = (
-        "import mlflow, json; mlflow.set_tracking_uri(%r); "
+        f"import mlflow, json; mlflow.set_tracking_uri({uri!r}); "
         "m = mlflow.pyfunc.load_model('models:/xampler-sample@champion'); "
         "out = m.predict(['Timu ilishinda mechi ya mwisho.', 'نظام صحي جديد']); "
         "print(json.dumps([out['label'].tolist(), out['probability'].tolist()]))"
-    ) % uri
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     labels, probabilities = json.loads(printed.stdout.splitlines()[-1])
     assert len(labels) == 2
     assert all(0 < probability <= 1 for probability in probabilities)
 
 
-def test_labeller_folder_holds_no_code() -> None:
-    from xampler.errors import ModelError
-
+def test_a_folder_without_a_labeller_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no labeller"):
-        load_labeller(Path("/nowhere"))
+        read_spec(tmp_path)

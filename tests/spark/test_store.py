@@ -74,7 +74,9 @@ def test_insert_of_nothing_new_changes_no_version(spark: SparkSession, store: Ta
     assert store.version(SCORES) == version
 
 
-def test_a_creation_killed_before_its_constraint_is_taken_up(spark: SparkSession, store: TableStore, tmp_path: Path) -> None:
+def test_a_creation_killed_before_its_constraint_is_taken_up(
+    spark: SparkSession, store: TableStore, tmp_path: Path
+) -> None:
     columns = ", ".join(f"{c.name} {c.type.simpleString()} NOT NULL" for c in PAIRS.columns)
     spark.sql(f"CREATE TABLE delta.`{tmp_path / 'tables' / 'pairs'}` ({columns}) USING delta")
     with pytest.raises(SchemaError):
@@ -107,7 +109,9 @@ def test_tables_by_catalog_name(spark: SparkSession) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_every_table_can_be_created_with_its_constraints(spark: SparkSession, store: TableStore, table: Table) -> None:
+def test_every_table_can_be_created_with_its_constraints(
+    spark: SparkSession, store: TableStore, table: Table
+) -> None:
     store.replace(table, spark.createDataFrame([], table.spark_schema()))
     stored = store.read(table)
     assert stored.columns == table.column_names

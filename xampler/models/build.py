@@ -4,7 +4,7 @@ Importing this module costs nothing; torch and transformers are imported when a 
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -113,6 +113,30 @@ def load_language_model(config: LanguageModelConfig) -> "CausalLanguageModel":
             tokens_per_batch=config.tokens_per_batch,
             label_tokens=config.label_tokens,
         )
+
+
+def check_label_words(config: LanguageModelConfig, label_words: Sequence[str]) -> None:
+    """Find the language model and tokenise the label words, without loading the weights.
+
+    Raises:
+        ModelError: the model cannot be found or reached.
+        LabelWordError: label words that tokenise to nothing.
+    """
+    folder = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
+    adapter = (
+        find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL) if config.adapter else None
+    )
+
+    from transformers import AutoTokenizer
+
+    from xampler.models.adapter import tokenizer_folder
+    from xampler.models.label_tokens import PromptTokenizer
+
+    with _loading(config.model):
+        tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
+        )
+    PromptTokenizer(tokenizer, config.label_tokens).tokenize(["The"], label_words)
 
 
 @functools.cache

@@ -8,14 +8,14 @@ Shapes: C candidates, D dimensions, P prompts, L labels.
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from xampler.config import Config, parse_config, read_yaml
@@ -35,7 +35,12 @@ from xampler.models.index import CandidatePool, EncoderIndex
 
 logger = logging.getLogger(__name__)
 
-SPEC_FILE, POOL_FILE, VECTORS_FILE, RETRIEVER = "labeller.yaml", "pool.parquet", "pool.safetensors", "retriever"
+SPEC_FILE, POOL_FILE, VECTORS_FILE, RETRIEVER = (
+    "labeller.yaml",
+    "pool.parquet",
+    "pool.safetensors",
+    "retriever",
+)
 
 
 class LabellerSpec(Config):
@@ -69,7 +74,8 @@ class Labeller:
         self._index = index
         if scorer_id(spec.language_model) != spec.scorer_id:
             logger.warning(
-                "the language model %s is not the one that this labeller was evaluated with", spec.language_model.model
+                "the language model %s is not the one that this labeller was evaluated with",
+                spec.language_model.model,
             )
 
     def label_texts(self, texts: Sequence[str], langs: Sequence[str] | None = None) -> list[Labelled]:
@@ -87,7 +93,11 @@ class Labeller:
         log_prob_PL = self._score(texts, positions)
         return [self._describe(*row) for row in zip(log_prob_PL, positions, strict=True)]
 
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self,
+        model_input: "str | Sequence[str] | pd.Series[str] | pd.DataFrame",
+        params: dict[str, object] | None = None,
+    ) -> pd.DataFrame:
         """MLflow's entry: a list, series or one-column frame of texts to labels and their probabilities."""
         labelled = self.label_texts(_as_texts(model_input))
         return pd.DataFrame(
@@ -99,7 +109,7 @@ class Labeller:
             }
         )
 
-    def _score(self, texts: Sequence[str], positions: list[list[int]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _score(self, texts: Sequence[str], positions: list[list[int]]) -> NDArray[np.float64]:
         model = load_language_model(self.spec.language_model)
         task = self.spec.task
         prompts = [
@@ -111,7 +121,7 @@ class Labeller:
     def _show(self, position: int) -> Demonstration:
         return Demonstration(self._pool.texts[position], self.spec.task.words_of(self._pool.labels[position]))
 
-    def _describe(self, log_prob_L: np.ndarray[Any, np.dtype[np.float64]], shown: list[int]) -> Labelled:
+    def _describe(self, log_prob_L: NDArray[np.float64], shown: list[int]) -> Labelled:
         labels = self.spec.task.labels
         return Labelled(
             label=labels[int(log_prob_L.argmax())],
@@ -132,6 +142,20 @@ def save_labeller(folder: Path, spec: LabellerSpec, pool: CandidatePool, retriev
     (folder / SPEC_FILE).write_text(spec.model_dump_json(indent=1), encoding="utf-8")  # JSON is YAML
 
 
+def read_spec(folder: Path) -> LabellerSpec:
+    """The spec of a labeller's folder, without its models.
+
+    Raises:
+        ModelError: the folder holds no labeller.
+    """
+    path = folder / SPEC_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} holds no labeller ({SPEC_FILE} is missing); give one that `promote` registered"
+        )
+    return parse_config(LabellerSpec, read_yaml(path), str(path))
+
+
 @cache
 def load_labeller(folder: Path) -> Labeller:
     """Open a labeller's folder; kept for the life of the process.
@@ -139,9 +163,7 @@ def load_labeller(folder: Path) -> Labeller:
     Raises:
         ModelError: the folder holds no labeller.
     """
-    if not (folder / SPEC_FILE).is_file():
-        raise ModelError(f"{folder} holds no labeller ({SPEC_FILE} is missing); give one that `promote` registered")
-    spec = parse_config(LabellerSpec, read_yaml(folder / SPEC_FILE), str(folder / SPEC_FILE))
+    spec = read_spec(folder)
     frame = pd.read_parquet(folder / POOL_FILE)
     pool = CandidatePool(tuple(frame["id"]), tuple(frame["text"]), tuple(frame["label"]))
     encoder = spec.encoder.model_copy(update={"model": str(folder / RETRIEVER), "revision": None})
@@ -154,13 +176,10 @@ def _load_pyfunc(path: str) -> Labeller:
     return load_labeller(Path(path))
 
 
-def _as_texts(model_input: Any) -> list[str]:
-    return list(_iterate_texts(model_input))
-
-
-def _iterate_texts(model_input: Any) -> Iterator[str]:
+def _as_texts(model_input: "str | Sequence[str] | pd.Series[str] | pd.DataFrame") -> list[str]:
+    if isinstance(model_input, str):
+        return [model_input]
     if isinstance(model_input, pd.DataFrame):
         column = "text" if "text" in model_input.columns else model_input.columns[0]
-        model_input = model_input[column]
-    for text in [model_input] if isinstance(model_input, str) else model_input:
-        yield str(text)
+        return [str(text) for text in model_input[column]]
+    return [str(text) for text in model_input]

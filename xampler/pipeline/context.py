@@ -14,7 +14,7 @@ from xampler.pipeline.experiment import ExperimentConfig, load_task
 from xampler.pipeline.progress import Progress
 from xampler.pipeline.session import SparkConfig, start_spark
 from xampler.tables.store import TablesConfig, TableStore, check_writable
-from xampler.tracking.run import TrackingConfig, Tracker
+from xampler.tracking.run import Tracker, TrackingConfig
 
 logger = logging.getLogger(__name__)
 

@@ -37,7 +37,12 @@ def run_demo(env: Path | None, output: Path, screen: Screen) -> None:
         if not scored:
             console.print("Everything was there already: no prompt went through the language model.")
         console.print(f"Report: {output / 'report.html'}   Summary: {output / 'summary.json'}")
-        console.print(LOOK_UP.format(name=context.experiment.promote.model_name), highlight=False, markup=False)
+        console.print(
+            LOOK_UP.format(name=context.experiment.promote.model_name),
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _label(context: Context) -> LabelOutcome:
@@ -65,7 +70,9 @@ def _labels_table(engines: Engines, labelled: LabelOutcome) -> RichTable:
     title = f"{SHOWN_LABELS} of {labelled.total} texts labelled by {version.name} version {version.version}"
     table = RichTable(title=title, title_justify="left")
     for column in ("lang", "label", "probability", "text"):
-        table.add_column(column, no_wrap=column == "text", overflow="ellipsis", max_width=48)
+        table.add_column(
+            column, no_wrap=True, overflow="ellipsis", max_width=40 if column == "text" else None
+        )
     for row in rows:
         table.add_row(row["lang"], row["label"], f"{row['probability']:.2f}", row["text"])
     return table

@@ -59,7 +59,7 @@ def open_environment(env_path: Path | None, app_name: str, screen: Screen) -> It
 
 
 def run_job(main: Callable[[Context], None], argv: Sequence[str] | None = None) -> None:
-    """Entry of ``jobs/*.py``: parse ``--env``, ``--config``, ``--set`` and call ``main``; exits the process."""
+    """Entry of ``jobs/*.py``: parse the options, call ``main`` and exit the process."""
     arguments = _parse(main.__doc__, argv)
 
     def run() -> None:
@@ -107,11 +107,16 @@ def set_up_logging(screen: Screen, log_file: Path) -> Console:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         to_file = logging.FileHandler(log_file, encoding="utf-8")
     except OSError as error:
-        raise errors.StoreError(f"the log file {log_file} cannot be written ({error.strerror}); set log_file in the environment file") from error
+        raise errors.StoreError(
+            f"the log file {log_file} cannot be written ({error.strerror}); set log_file in the "
+            "environment file"
+        ) from error
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     console = Console(stderr=True)
     level = logging.WARNING if screen.quiet else logging.DEBUG if screen.verbose else logging.INFO
-    to_screen = RichHandler(console=console, show_path=False, show_level=False, level=level, log_time_format="%H:%M:%S")
+    to_screen = RichHandler(
+        console=console, show_path=False, show_level=False, level=level, log_time_format="%H:%M:%S"
+    )
     to_screen.addFilter(logging.Filter("xampler"))
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # read when transformers is imported, later
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -140,7 +145,9 @@ def _from_worker(error: PythonException) -> XamplerError | None:
 def _parse(doc: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("--env", type=Path, help="environment file: where (conf/env/*.yaml)")
-    parser.add_argument("--config", type=Path, required=True, help="config file: what (conf/experiments/*.yaml)")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="config file: what (conf/experiments/*.yaml)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override one value")
     parser.add_argument("--quiet", action="store_true", help="show warnings only")
     parser.add_argument("--verbose", action="store_true", help="show debug lines")

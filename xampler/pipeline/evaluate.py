@@ -170,7 +170,9 @@ def _log(run: Run, by_language_rows: list[Row], group_rows: list[Row]) -> None:
         if row["split"] == "test"
     }
     means = {
-        f"eval/accuracy_{row['group_kind']}/{row['split']}/{row['method']}/{row['group_name']}": row["accuracy"]
+        f"eval/accuracy_{row['group_kind']}/{row['split']}/{row['method']}/{row['group_name']}": row[
+            "accuracy"
+        ]
         for row in group_rows
     }
     run.log_metrics(headline | means)

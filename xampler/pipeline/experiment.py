@@ -131,10 +131,13 @@ class ExperimentConfig(Config):
         for name, method in self.methods.items():
             if isinstance(method, TrainedMethod) and method.recipe not in self.train.recipes:
                 known = sorted(self.train.recipes)
-                raise ValueError(f"methods.{name}: unknown recipe {method.recipe!r}; train.recipes has {known}")
+                raise ValueError(
+                    f"methods.{name}: unknown recipe {method.recipe!r}; train.recipes has {known}"
+                )
         if self.evaluate.base_method not in self.methods:
             raise ValueError(
-                f"evaluate.base_method: unknown method {self.evaluate.base_method!r}; methods are {sorted(self.methods)}"
+                f"evaluate.base_method: unknown method {self.evaluate.base_method!r}; "
+                f"methods are {sorted(self.methods)}"
             )
         if not isinstance(self.methods.get(self.promote.method), TrainedMethod):
             raise ValueError(f"promote.method: {self.promote.method!r} must name a method of kind trained")

@@ -51,7 +51,8 @@ def ingest_texts(context: Context, run: Run) -> Outcome:
     rejects = context.store.replace(QUERIES_REJECTED, rejected, experiment=context.name)
     if candidates == 0:
         raise DataError(
-            f"no labelled {POOL_SPLIT} text in {context.experiment.pool_lang}: select it under data.select.train"
+            f"no labelled {POOL_SPLIT} text in {context.experiment.pool_lang}: select it under "
+            "data.select.train"
         )
     figures = {"candidates": candidates, "rejected": rejects, "languages": _languages(context)}
     figures["leaked_texts"] = _report_leaks(context, run)
@@ -61,7 +62,7 @@ def ingest_texts(context: Context, run: Run) -> Outcome:
 def id_column(task_name: str) -> Column:
     """The content hash of the columns ``lang`` and ``text``."""
 
-    @F.udf(returnType=StringType())
+    @F.udf(returnType=StringType(), useArrow=False)
     def identify(lang: str, text: str) -> str:
         return text_id(task_name, lang, text)
 
@@ -95,8 +96,8 @@ def _check_rejected(rejected: int, kept: int, bound: float) -> None:
         raise DataError("the source has no rows")
     if rejected > bound * total:
         raise DataError(
-            f"{rejected} of {total} rows are bad, more than data.max_rejected_share = {bound} allows; mend the "
-            "source or raise the bound (the reasons are in the log)"
+            f"{rejected} of {total} rows are bad, more than data.max_rejected_share = {bound} allows; mend "
+            "the source or raise the bound (the reasons are in the log)"
         )
 
 

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from xampler.config import Config
 from xampler.core.task import Task
-from xampler.models.labeller import load_labeller
+from xampler.models.labeller import load_labeller, read_spec
 from xampler.pipeline.context import Engines
 from xampler.pipeline.ingest import id_column
 from xampler.pipeline.prompts import ROWS_PER_CALL, TASKS_PER_WORKER, regroup
@@ -66,11 +66,11 @@ def label_corpus(engines: Engines, config: LabelConfig) -> LabelOutcome:
     """
     started = time.monotonic()
     folder, version = _fetch(engines, config)
-    task = load_labeller(folder).spec.task
+    task = read_spec(folder).task
     with engines.tracker.start_run(f"label-{config.corpus}", "label", {"xampler.stage": "label"}) as run:
         run.log_yaml(config.model_dump(mode="json"), "config.yaml")
         texts, rejected = _read_corpus(engines, config, task)
-        rejects = engines.store.replace(LABELS_REJECTED, rejected, corpus=config.corpus)
+        rejects = engines.store.replace_if_changed(LABELS_REJECTED, rejected, corpus=config.corpus)
         key = {"corpus": config.corpus, "model_name": version.name, "model_version": version.version}
         stored = engines.store.read(LABELS, **key).select("row_id")
         missing = texts.join(stored, on="row_id", how="left_anti").persist(StorageLevel.MEMORY_AND_DISK)
@@ -80,7 +80,12 @@ def label_corpus(engines: Engines, config: LabelConfig) -> LabelOutcome:
             _label_chunks(engines, missing, count, config.rows_per_commit, work)
         missing.unpersist()
         seconds = time.monotonic() - started
-        run.log_params({"model": f"{version.name}/{version.version}", "version_out.labels": engines.store.version(LABELS)})
+        run.log_params(
+            {
+                "model": f"{version.name}/{version.version}",
+                "version_out.labels": engines.store.version(LABELS),
+            }
+        )
         run.log_metrics({"label/rows": count, "label/seconds": seconds, "label/rows_per_s": count / seconds})
     logger.info("label: %d rows of %s in %.1f s", count, config.corpus, seconds)
     return LabelOutcome(count, engines.store.read(LABELS, **key).count(), rejects, version)
@@ -113,7 +118,9 @@ def _read_corpus(engines: Engines, config: LabelConfig, task: Task) -> tuple[Dat
     return numbered.where("repeat = 1").select("row_id", "lang", "source_lang", "text"), rejected
 
 
-def _label_chunks(engines: Engines, missing: DataFrame, total: int, rows_per_commit: int, work: _Work) -> None:
+def _label_chunks(
+    engines: Engines, missing: DataFrame, total: int, rows_per_commit: int, work: _Work
+) -> None:
     chunks = math.ceil(total / rows_per_commit)
     chunk = F.pmod(F.xxhash64("row_id"), F.lit(chunks))
     tasks = TASKS_PER_WORKER * engines.spark.sparkContext.defaultParallelism
@@ -133,14 +140,19 @@ def _label_task(work: _Work) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.D
         labeller = load_labeller(work.folder)  # cached: once per worker process
         for rows in regroup(batches, ROWS_PER_CALL):
             labelled = labeller.label_texts(rows["text"].tolist(), rows["lang"].tolist())
-            yield rows.assign(
-                corpus=work.corpus,
-                label=[item.label for item in labelled],
-                probabilities=[item.probabilities for item in labelled],
-                demonstration_ids=[item.demonstration_ids for item in labelled],
-                model_name=work.version.name,
-                model_version=work.version.version,
-                run_id=work.run_id,
-            )[LABELS.column_names]
+            columns = {
+                "corpus": [work.corpus] * len(rows),
+                "row_id": rows["row_id"].tolist(),
+                "lang": rows["lang"].tolist(),
+                "source_lang": rows["source_lang"].tolist(),
+                "text": rows["text"].tolist(),
+                "label": [item.label for item in labelled],
+                "probabilities": [item.probabilities for item in labelled],
+                "demonstration_ids": [item.demonstration_ids for item in labelled],
+                "model_name": [work.version.name] * len(rows),
+                "model_version": [work.version.version] * len(rows),
+                "run_id": [work.run_id] * len(rows),
+            }
+            yield pd.DataFrame(columns)[LABELS.column_names]
 
     return label_task

@@ -47,7 +47,9 @@ def mine_pairs(context: Context, run: Run) -> Outcome:
                 experiment=name,
                 role=[role_of(*pair) for pair in zip(scored.predicted_P, gold_P, strict=True)],
                 gold_log_prob=scored.gold_log_prob_P,
-                split=[split_of(query_id, config.held_out_share, config.seed) for query_id in batch["query_id"]],
+                split=[
+                    split_of(query_id, config.held_out_share, config.seed) for query_id in batch["query_id"]
+                ],
             )[TRAINING_PAIRS.column_names]
 
     pool = context.store.read(CANDIDATES, experiment=name)
@@ -56,7 +58,9 @@ def mine_pairs(context: Context, run: Run) -> Outcome:
         context.store.read(PAIRS, experiment=name)
         .join(pool.select(F.col("candidate_id").alias("query_id"), "label"), on="query_id", how="inner")
         .join(
-            pool.select("candidate_id", F.col("label").alias("candidate_label")), on="candidate_id", how="inner"
+            pool.select("candidate_id", F.col("label").alias("candidate_label")),
+            on="candidate_id",
+            how="inner",
         )
         .join(
             scores.select("query_id", "candidate_id", "candidate_label", "log_likelihoods"),
@@ -65,21 +69,32 @@ def mine_pairs(context: Context, run: Run) -> Outcome:
         )
         .select("query_id", "candidate_id", "rank", "label", "candidate_label", "log_likelihoods")
     )
-    rows = context.store.replace(TRAINING_PAIRS, judged.mapInPandas(mine_task, TRAINING_PAIRS.spark_schema()), experiment=name)
+    rows = context.store.replace(
+        TRAINING_PAIRS, judged.mapInPandas(mine_task, TRAINING_PAIRS.spark_schema()), experiment=name
+    )
     return Outcome(rows, metrics=_signal(context, judged, rows))
 
 
 def _signal(context: Context, judged: DataFrame, rows: int) -> dict[str, float]:
     """How the judgements fall: shares of positives, with right and with wrong labels shown."""
     pairs = context.store.read(TRAINING_PAIRS, experiment=context.name)
-    shown = judged.select("query_id", "candidate_id", (F.col("label") == F.col("candidate_label")).alias("same"))
-    counts = pairs.join(shown, on=["query_id", "candidate_id"], how="inner").groupBy("same", "role").count().collect()
-    share = {same: {row["role"]: row["count"] for row in counts if row["same"] == same} for same in (True, False)}
+    shown = judged.select(
+        "query_id", "candidate_id", (F.col("label") == F.col("candidate_label")).alias("same")
+    )
+    counts = (
+        pairs.join(shown, on=["query_id", "candidate_id"], how="inner")
+        .groupBy("same", "role")
+        .count()
+        .collect()
+    )
+    share = {
+        same: {row["role"]: row["count"] for row in counts if row["same"] == same} for same in (True, False)
+    }
     positives = sum(by_role.get(POSITIVE, 0) for by_role in share.values())
     if positives in (0, rows):
         raise DataError(
-            f"all {rows} pairs are judged {'positive' if positives else 'negative'}: the language model gives no "
-            "signal with this task's template and label words"
+            f"all {rows} pairs are judged {'positive' if positives else 'negative'}: the language model "
+            "gives no signal with this task's template and label words"
         )
     return {
         "positive_share": positives / rows,

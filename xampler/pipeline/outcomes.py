@@ -38,7 +38,9 @@ def read_outcomes(context: Context, demonstrations: DataFrame | None = None) -> 
     chosen = demonstrations
     if chosen is None:
         methods = list(context.experiment.methods)
-        chosen = context.store.read(DEMONSTRATIONS, experiment=context.name).where(F.col("method").isin(methods))
+        chosen = context.store.read(DEMONSTRATIONS, experiment=context.name).where(
+            F.col("method").isin(methods)
+        )
     predictions = context.store.read(PREDICTIONS, **prompt_keys(context)).select(
         "query_id", "demonstrations_id", predicted_label(context.task.labels).alias("predicted")
     )
@@ -71,7 +73,7 @@ def _language_outcome(rows: pd.DataFrame, labels: Sequence[str]) -> LanguageOutc
         macro_f1(seed_rows["gold"].tolist(), seed_rows["predicted"].tolist(), labels)
         for _, seed_rows in rows.groupby("seed")
     ]
-    return LanguageOutcome(tuple(correct.index), correct.to_numpy(dtype=np.float64), float(np.mean(f1)))
+    return LanguageOutcome(tuple(correct.index), np.asarray(correct, dtype=np.float64), float(np.mean(f1)))
 
 
 def _gold(context: Context) -> DataFrame:
@@ -81,7 +83,9 @@ def _gold(context: Context) -> DataFrame:
 
 def _majority(context: Context, gold: DataFrame) -> DataFrame:
     """Rows of the methods of kind majority."""
-    names = [name for name, method in context.experiment.methods.items() if isinstance(method, MajorityMethod)]
+    names = [
+        name for name, method in context.experiment.methods.items() if isinstance(method, MajorityMethod)
+    ]
     counts = context.store.read(CANDIDATES, experiment=context.name).groupBy("label").count().collect()
     order = {label: -position for position, label in enumerate(context.task.labels)}
     majority = max(counts, key=lambda row: (row["count"], order[row["label"]]))["label"]

@@ -5,9 +5,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xampler.models.build import check_label_words, encoder_folder
 from xampler.pipeline import STAGES
 from xampler.pipeline.context import Context
 from xampler.pipeline.evaluate import evaluate_part
+from xampler.pipeline.experiment import EncoderMethod
 from xampler.pipeline.ingest import ingest_part
 from xampler.pipeline.mine import mine_part
 from xampler.pipeline.predict import predict_part
@@ -15,7 +17,7 @@ from xampler.pipeline.promote import promote_part
 from xampler.pipeline.propose import propose_part
 from xampler.pipeline.retrieve import retrieve_parts
 from xampler.pipeline.score import score_part
-from xampler.pipeline.stage import Done, Part, run_part
+from xampler.pipeline.stage import Done, Part, find_done, run_part
 from xampler.pipeline.train import train_parts
 
 logger = logging.getLogger(__name__)
@@ -57,14 +59,38 @@ def parts_of(context: Context, stage: str) -> list[Part]:
     return retrieve_parts(context) if stage == "retrieve" else [single[stage](context)]
 
 
+def check_models(context: Context) -> None:
+    """Find every model and tokenise the label words before anything is written.
+
+    Raises:
+        ModelError: a model cannot be found or reached.
+        LabelWordError: label words that tokenise to nothing.
+    """
+    experiment = context.experiment
+    check_label_words(experiment.language_model, context.task.label_words)
+    shown = [method.encoder for method in experiment.methods.values() if isinstance(method, EncoderMethod)]
+    proposers = [experiment.propose.by.encoder] if isinstance(experiment.propose.by, EncoderMethod) else []
+    for encoder in {experiment.train.encoder, *shown, *proposers}:
+        encoder_folder(encoder)
+
+
 def run_stages(context: Context, stages: Sequence[str] = STAGES) -> RunSummary:
     """Run what is not up to date, in order.
 
     Raises:
-        XamplerError: as the stages say; a stage before the first one has not been run.
+        XamplerError: as the stages say; a model is missing; a stage before the first one has not been run.
     """
-    done = [run_part(context, part) for stage in stages for part in parts_of(context, stage)]
+    done: list[Done] = []
+    checked = False
+    for part in [part for stage in stages for part in parts_of(context, stage)]:
+        found = find_done(context, part)
+        if found is not None:
+            logger.info("%s: up to date", part.key)
+        elif not checked:
+            check_models(context)
+            checked = True
+        done.append(found or run_part(context, part))
     summary = RunSummary(tuple(done))
-    if not summary.prompts_scored:
-        logger.info("no prompt had to be scored: everything was there already")
+    if not summary.prompts_scored and not checked:
+        logger.info("everything is up to date: no model work was done")
     return summary

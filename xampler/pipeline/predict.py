@@ -26,8 +26,12 @@ def predict_part(context: Context) -> Part:
 def predict_labels(context: Context, run: Run) -> Outcome:
     """Label what no run has labelled before; methods that chose the same demonstrations share the work."""
     methods = list(context.experiment.methods)
-    demonstrations = context.store.read(DEMONSTRATIONS, experiment=context.name).where(F.col("method").isin(methods))
-    return Outcome(demonstrations.count(), prompts_scored=predict_missing(context, demonstrations, run.run_id))
+    demonstrations = context.store.read(DEMONSTRATIONS, experiment=context.name).where(
+        F.col("method").isin(methods)
+    )
+    return Outcome(
+        demonstrations.count(), prompts_scored=predict_missing(context, demonstrations, run.run_id)
+    )
 
 
 def predict_missing(context: Context, demonstrations: DataFrame, run_id: str) -> int:

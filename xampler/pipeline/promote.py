@@ -76,7 +76,11 @@ def promote_retriever(context: Context, part: Part, run: Run) -> Outcome:
     set_version_tags(tracker, challenger, tags)
     run.set_tags(tags)
     logger.info(
-        "promote: %s version %s: %s (%s)", challenger.name, challenger.version, decision["decision"], decision["reason"]
+        "promote: %s version %s: %s (%s)",
+        challenger.name,
+        challenger.version,
+        decision["decision"],
+        decision["reason"],
     )
     return Outcome(1, scored, result={"name": challenger.name, "version": challenger.version} | decision)
 

@@ -97,7 +97,12 @@ def _score_chunks(context: Context, table: Table, missing: DataFrame, total: int
             scored.unpersist()
             advance(sums["rows"])
     if dropped or shortened:
-        logger.warning("%s: prompts too long: %d demonstrations dropped, %d texts shortened", table.name, dropped, shortened)
+        logger.warning(
+            "%s: prompts too long: %d demonstrations dropped, %d texts shortened",
+            table.name,
+            dropped,
+            shortened,
+        )
 
 
 def _score_task(

@@ -48,7 +48,9 @@ def retrieve_part(context: Context, name: str) -> Part:
 def retrieve_parts(context: Context) -> list[Part]:
     """All methods that show demonstrations, or none of them."""
     methods = context.experiment.methods.items()
-    return [retrieve_part(context, name) for name, method in methods if not isinstance(method, MajorityMethod)]
+    return [
+        retrieve_part(context, name) for name, method in methods if not isinstance(method, MajorityMethod)
+    ]
 
 
 def retrieve_demonstrations(context: Context, name: str, run: Run) -> Outcome:
@@ -56,7 +58,9 @@ def retrieve_demonstrations(context: Context, name: str, run: Run) -> Outcome:
     method = context.experiment.methods[name]
     pool = read_pool(context)
     queries = context.store.read(QUERIES, experiment=context.name).where(f"split IN {SEARCHED_SPLITS}")
-    rows = [search_queries(context, queries, name, pool, *opener) for opener in _openers(context, method, pool)]
+    rows = [
+        search_queries(context, queries, name, pool, *opener) for opener in _openers(context, method, pool)
+    ]
     united = rows[0]
     for more in rows[1:]:
         united = united.unionByName(more)
@@ -69,7 +73,9 @@ def search_queries(
     """One row per query in the DEMONSTRATIONS schema."""
     to_rows = partial(_to_rows, context.name, method, seed, pool)
     task = _search_task(to_rows, open_index, context.experiment.demonstrations)
-    return queries.select("query_id", "split", "lang", "text").mapInPandas(task, DEMONSTRATIONS.spark_schema())
+    return queries.select("query_id", "split", "lang", "text").mapInPandas(
+        task, DEMONSTRATIONS.spark_schema()
+    )
 
 
 def trained_encoder(context: Context, recipe: str) -> EncoderConfig:
@@ -115,20 +121,29 @@ def _search_task(
 
 
 def _to_rows(
-    experiment: str, method: str, seed: int, pool: CandidatePool, batch: pd.DataFrame, found: list[list[Found]]
+    experiment: str,
+    method: str,
+    seed: int,
+    pool: CandidatePool,
+    batch: pd.DataFrame,
+    found: list[list[Found]],
 ) -> pd.DataFrame:
     # The most similar demonstration stands last, next to the query.
     ordered = [hits[::-1] for hits in found]
     ids = [[pool.ids[hit.position] for hit in hits] for hits in ordered]
     labels = [[pool.labels[hit.position] for hit in hits] for hits in ordered]
-    return batch.assign(
-        experiment=experiment,
-        method=method,
-        seed=seed,
-        demonstration_ids=ids,
-        similarities=[[hit.similarity for hit in hits] for hits in ordered],
-        demonstrations_id=[demonstrations_id(*shown) for shown in zip(ids, labels, strict=True)],
-    )[DEMONSTRATIONS.column_names]
+    columns = {
+        "experiment": [experiment] * len(batch),
+        "method": [method] * len(batch),
+        "seed": [seed] * len(batch),
+        "query_id": batch["query_id"].tolist(),
+        "split": batch["split"].tolist(),
+        "lang": batch["lang"].tolist(),
+        "demonstration_ids": ids,
+        "similarities": [[hit.similarity for hit in hits] for hits in ordered],
+        "demonstrations_id": [demonstrations_id(*shown) for shown in zip(ids, labels, strict=True)],
+    }
+    return pd.DataFrame(columns)[DEMONSTRATIONS.column_names]
 
 
 def _depends(context: Context, method: Method) -> dict[str, Any]:

@@ -78,7 +78,6 @@ def start_spark(config: SparkConfig, app_name: str, log_file: Path) -> SparkSess
     problem = None if under_submit else java_problem(os.environ)
     if problem:
         raise SetupError(problem)
-    log_file.parent.mkdir(parents=True, exist_ok=True)
     _set_worker_environment(config)
     settings = _settings(config)
     try:
@@ -141,7 +140,12 @@ def _add_delta_to_running_jvm(config: SparkConfig) -> dict[str, str]:
     jars = config.jars
     if jars is None:
         resolved = jvm.org.apache.spark.util.DependencyUtils.resolveMavenDependencies(
-            True, DELTA_EXCLUDES, DELTA_PACKAGE, None, str(Path(config.ivy).resolve()), jvm.scala.Option.empty()
+            True,
+            DELTA_EXCLUDES,
+            DELTA_PACKAGE,
+            None,
+            str(Path(config.ivy).resolve()),
+            jvm.scala.Option.empty(),
         )
         jars = tuple(resolved.apply(i) for i in range(resolved.size()))
     for jar in jars:
@@ -161,6 +165,7 @@ def _explain(error: Exception, log_file: Path) -> SetupError:
 @contextmanager
 def output_to(log_file: Path) -> Iterator[None]:
     """Send file descriptors 1 and 2 to the log: the JVM started meanwhile keeps them for life."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)

@@ -103,11 +103,11 @@ def require_done(context: Context, parts: Sequence[Part]) -> None:
 
 
 def run_part(context: Context, part: Part) -> Done:
-    """Run the part unless it is up to date, as one MLflow run."""
-    done = find_done(context, part)
-    if done is not None:
-        logger.info("%s: up to date", part.key)
-        return done
+    """Run the part as one MLflow run.
+
+    Raises:
+        DataError: something before it is not up to date.
+    """
     require_done(context, part.before)
     started = time.monotonic()
     tags = {"xampler.stage": part.stage, "xampler.part": part.name, "xampler.version": xampler.__version__}
@@ -121,7 +121,9 @@ def run_part(context: Context, part: Part) -> Done:
         run.log_params({"fingerprint": fingerprint(context, part)})
         run.log_metrics(_figures(part, outcome, seconds))
         _mark(context, part, run.run_id, outcome, seconds)
-    logger.info("%s: %d rows in %.1f s (%.0f rows/s)", part.key, outcome.rows, seconds, outcome.rows / seconds)
+    logger.info(
+        "%s: %d rows in %.1f s (%.0f rows/s)", part.key, outcome.rows, seconds, outcome.rows / seconds
+    )
     return Done(part.key, run.run_id, seconds, outcome.prompts_scored, outcome.result)
 
 

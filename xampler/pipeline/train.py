@@ -115,7 +115,9 @@ def _launch(context: Context, spec: Path) -> None:
 
 def _log_history(run: Run, result: dict[str, Any]) -> None:
     for entry in result["history"]:
-        values = {key: value for key, value in entry.items() if isinstance(value, float | int) and key != "step"}
+        values = {
+            key: value for key, value in entry.items() if isinstance(value, float | int) and key != "step"
+        }
         run.log_metrics({f"train/{key}": value for key, value in values.items()}, step=entry["step"])
 
 

@@ -7,11 +7,12 @@ from xampler.tables.schema import TABLES, Table
 HEAD = """\
 # Tables
 
-Made from `xampler/tables/schema.py` by `python -m xampler.tables.describe > docs/tables.md`; a test compares the two.
+Made from `xampler/tables/schema.py` by `python -m xampler.tables.describe > docs/tables.md`; a test compares
+the two.
 
 Ids are content hashes, the same on every machine. `scores` and `predictions` belong to no experiment: a row
-computed once is never computed again by any run with the same key. All other tables hold slices, each owned by
-one experiment (or corpus) and replaced whole. A column is never null unless said.
+computed once is never computed again by any run with the same key. All other tables hold slices, each owned
+by one experiment (or corpus) and replaced whole. A column is never null unless said.
 """
 
 

@@ -69,7 +69,9 @@ class TableStore:
             stored = self.spark.table(self._name(table)).select(*table.column_names)
         except AnalysisException as error:
             if "UNRESOLVED_COLUMN" in str(error):
-                raise SchemaError(f"table {table.name}: {_first_line(error)}; was it written by another version?") from error
+                raise SchemaError(
+                    f"table {table.name}: {_first_line(error)}; was it written by another version?"
+                ) from error
             raise StoreError(f"table {table.name} cannot be read: {_first_line(error)}") from error
         return stored.where(_equals(where)) if where else stored
 
@@ -101,6 +103,21 @@ class TableStore:
         finally:
             conformed.unpersist()
         return count
+
+    def replace_if_changed(self, table: Table, rows: DataFrame, **where: str) -> int:
+        """As :meth:`replace`, but nothing is written where the slice holds these rows already.
+
+        Raises:
+            SchemaError, StoreError: as :meth:`replace`.
+        """
+        conformed = _conform(rows, table).persist()
+        try:
+            stored = self.read(table, **where)
+            if self.exists(table) and not _differ(conformed, stored):
+                return conformed.count()
+            return self.replace(table, conformed, **where)
+        finally:
+            conformed.unpersist()
 
     def insert_missing(self, table: Table, rows: DataFrame) -> None:
         """Insert the rows whose key is not there yet, in one commit: an insert-only MERGE on the key.
@@ -134,7 +151,9 @@ class TableStore:
             (builder.clusterBy(*table.cluster_by) if table.cluster_by else builder).execute()
             if table.checks:
                 checks = " AND ".join(f"({check})" for check in table.checks)
-                self.spark.sql(f"ALTER TABLE {self._name(table)} ADD CONSTRAINT {CONSTRAINT} CHECK ({checks})")
+                self.spark.sql(
+                    f"ALTER TABLE {self._name(table)} ADD CONSTRAINT {CONSTRAINT} CHECK ({checks})"
+                )
         except (Py4JJavaError, PySparkException) as error:
             if "already exists" not in str(error):
                 raise _explain(error, table) from error
@@ -152,7 +171,11 @@ class TableStore:
 
     def _delta(self, table: Table) -> DeltaTable:
         path = self._path(table)
-        return DeltaTable.forPath(self.spark, path) if path else DeltaTable.forName(self.spark, self._name(table))
+        return (
+            DeltaTable.forPath(self.spark, path)
+            if path
+            else DeltaTable.forName(self.spark, self._name(table))
+        )
 
     def _path(self, table: Table) -> str | None:
         root = self._config.path
@@ -191,6 +214,10 @@ def _conform(rows: DataFrame, table: Table) -> DataFrame:
     if missing:
         raise SchemaError(f"table {table.name}: rows lack the columns {missing}")
     return rows.select(*[F.col(c.name).cast(c.type).alias(c.name) for c in table.columns])
+
+
+def _differ(left: DataFrame, right: DataFrame) -> bool:
+    return not (left.exceptAll(right).isEmpty() and right.exceptAll(left).isEmpty())
 
 
 def _check_key(rows: DataFrame, table: Table) -> int:

@@ -57,7 +57,9 @@ class Run:
 
     def log_yaml(self, values: Mapping[str, Any], name: str) -> None:
         """Keep a mapping as a YAML artifact."""
-        self._client.log_text(self.run_id, yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False), name)
+        self._client.log_text(
+            self.run_id, yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False), name
+        )
 
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as an artifact."""
@@ -115,7 +117,9 @@ class Tracker:
 
 def _reach(uri: str) -> MlflowClient:
     remote = urlparse(uri).scheme in ("http", "https")
-    saved = {key: os.environ.get(key) for key in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")}
+    saved = {
+        key: os.environ.get(key) for key in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT")
+    }
     if remote:  # the first call tells: minutes of retries would hide a wrong address
         os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
     try:
@@ -149,5 +153,3 @@ def _quieten() -> None:
 
 def _metric_name(name: str) -> str:
     return re.sub(r"[^\w\-./ ]", "_", name)
-
-

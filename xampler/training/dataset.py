@@ -70,7 +70,9 @@ def training_rows(queries: Sequence[JudgedQuery], recipe: Recipe, ranks: int) ->
             usable = [query for query in queries if query.positives and query.negatives]
             batch_size = _shared_equally(_conflict_free_size(usable, recipe.batch_size, generator), ranks)
             rows = chain.from_iterable(_triplet_batches(usable, batch_size, generator))
-    drawn = [_drop_words(row, recipe.word_dropout, generator) for row in islice(rows, recipe.steps * batch_size)]
+    drawn = [
+        _drop_words(row, recipe.word_dropout, generator) for row in islice(rows, recipe.steps * batch_size)
+    ]
     return datasets.Dataset.from_list(drawn), batch_size
 
 
@@ -166,7 +168,9 @@ def _fill_batch(
 def _drop_words(row: dict[str, object], share: float, generator: random.Random) -> dict[str, object]:
     if share == 0:
         return row
-    return {key: _thin(value, share, generator) if isinstance(value, str) else value for key, value in row.items()}
+    return {
+        key: _thin(value, share, generator) if isinstance(value, str) else value for key, value in row.items()
+    }
 
 
 def _thin(text: str, share: float, generator: random.Random) -> str:

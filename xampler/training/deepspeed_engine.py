@@ -39,6 +39,12 @@ def deepspeed_dict(recipe: Recipe) -> dict[str, Any]:
         "optimizer": {
             "type": "AdamW",
             # torch_adam: DeepSpeed's own CPU Adam is compiled on first use, which needs a compiler.
-            "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto", "torch_adam": True},
+            "params": {
+                "lr": "auto",
+                "betas": "auto",
+                "eps": "auto",
+                "weight_decay": "auto",
+                "torch_adam": True,
+            },
         },
     }

@@ -18,9 +18,10 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.evaluation import RerankingEvaluator
 from sentence_transformers.sentence_transformer.losses import ContrastiveLoss, MultipleNegativesRankingLoss
-from torch.utils.data import BatchSampler, SequentialSampler
+from torch.utils.data import SequentialSampler
 
 from xampler.core.pairing import HELD_OUT, TRAIN
 from xampler.training.dataset import JudgedQuery, held_out_samples, read_queries, training_rows
@@ -92,7 +93,10 @@ def build_trainer(
 def training_arguments(
     spec: TrainingSpec, work: Path, batch_size: int, *, evaluates: bool
 ) -> SentenceTransformerTrainingArguments:
-    """Arguments of the trainer for ``batch_size`` rows a step over all ranks; the best held-out checkpoint is kept where there is one to evaluate."""
+    """Arguments of the trainer for ``batch_size`` rows a step over all ranks.
+
+    The best held-out checkpoint is kept where there is one to evaluate.
+    """
     recipe = spec.recipe
     return SentenceTransformerTrainingArguments(
         output_dir=str(work),
@@ -103,7 +107,7 @@ def training_arguments(
         weight_decay=recipe.weight_decay,
         lr_scheduler_type="linear",
         seed=recipe.seed,
-        batch_sampler=_in_order,
+        batch_sampler=InOrder,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=recipe.evaluate_every,
         save_strategy="steps" if evaluates else "no",
@@ -150,17 +154,20 @@ def check_cosines(
         return mean, []
     if (cosines > 1 - recipe.margin).mean() < MIN_SHARE_IN_MARGIN:
         warning = (
-            f"random pairs have a mean cosine of {mean:.2f}, so that nearly no negative lies within the margin "
-            f"{recipe.margin}: the contrastive loss can only pull together; raise the margin or use infonce"
+            f"random pairs have a mean cosine of {mean:.2f}, so that nearly no negative lies within the "
+            f"margin {recipe.margin}: the contrastive loss can only pull together; raise the margin or "
+            "use infonce"
         )
         logger.warning(warning)
         return mean, [warning]
     return mean, []
 
 
-def _in_order(dataset: Dataset, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:
-    # The rows are drawn and ordered already (dataset.py).
-    return BatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
+class InOrder(DefaultBatchSampler):
+    """Batches of the rows as they stand: they are drawn and ordered already (dataset.py)."""
+
+    def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **_: object) -> None:
+        super().__init__(SequentialSampler(dataset), batch_size, drop_last)
 
 
 def _save(model: SentenceTransformer, output: Path, work: Path, result: dict[str, Any]) -> None:

@@ -66,7 +66,11 @@ def words_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation(), pre_tokenizers.Digits(individual_digits=True)]
+        [
+            pre_tokenizers.Metaspace(),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
     )
     return _train(tokenizer)
 
@@ -129,7 +133,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         vocab_size=VOCABULARY, d_model=32, ffn_dim=48, num_layers=2, attention_heads=4, init_std=0.4
     ),
     "dynamic_rope": lambda: LlamaConfig(
-        **{**_GROUPED, "max_position_embeddings": 32},
+        **_GROUPED,
         rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
     ),
 }

@@ -15,7 +15,7 @@ from xampler.models.engines import Batch, PackedEngine, PaddedEngine
 from xampler.models.label_tokens import TokenizedPrompt
 
 PlainScores = Callable[..., NDArray[np.float64]]
-NANOS = 1e-4  # nats: the promised exactness
+EXACT = 1e-4  # nats
 
 SHOT = 'The topic of the news "water is here and everywhere, Новости" is science/technology\n'
 FRAME = 'The topic of the news "{}" is'
@@ -44,14 +44,11 @@ def test_score_labels_equals_plain_computation(
     word_tokenizer: PreTrainedTokenizerBase,
     plain_scores: PlainScores,
 ) -> None:
-    prompts, labels = (PROMPTS[1:3], LABELS[:3]) if name == "dynamic_rope" else (PROMPTS, LABELS)
-    expected = plain_scores(models_by_name(name), word_tokenizer, prompts, labels)
+    expected = plain_scores(models_by_name(name), word_tokenizer, PROMPTS, LABELS)
     scorer = CausalLanguageModel(models_by_name(name), word_tokenizer, tokens_per_batch=tokens_per_batch)
-    if name == "dynamic_rope":
-        scorer._max_tokens = 512  # beyond its trained positions, where its angles depend on the length
     assert isinstance(scorer._engine, PaddedEngine if name in UNPACKED else PackedEngine)
-    scores = scorer.score_labels(prompts, labels)
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=NANOS)
+    scores = scorer.score_labels(PROMPTS, LABELS)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=EXACT)
     assert expected.std() > 0.5
 
 
@@ -65,7 +62,7 @@ def test_tokenizers_and_label_token_options(
         scorer = CausalLanguageModel(models_by_name("llama"), tokenizer, label_tokens=option)
         scores = scorer.score_labels(PROMPTS, LABELS)
         expected = plain_scores(plain, tokenizer, PROMPTS, LABELS, separate=option == "separate")
-        np.testing.assert_allclose(scores, expected, rtol=0, atol=NANOS)
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=EXACT)
 
 
 words = st.sampled_from(["water", "is", "timu", "2024", "Новости", "القدم", "x,y", "here", "-", "mechi"])
@@ -111,7 +108,7 @@ def test_any_prompts_labels_and_batches(
     scorer._budget.tokens = tokens_per_batch
     scores = scorer.score_labels(prompts, labels)
     expected = plain_scores(plain, word_tokenizer, prompts, labels)
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=NANOS)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=EXACT)
 
 
 @pytest.fixture
@@ -185,7 +182,7 @@ def test_budget_halves_when_memory_ends(
     scorer._engine = _SmallMemory(scorer.model)
     with caplog.at_level(logging.WARNING):
         scores = scorer.score_labels(PROMPTS, LABELS)
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=NANOS)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=EXACT)
     assert [record.message for record in caplog.records if "out of memory" in record.message] == [
         record.message for record in caplog.records
     ]

@@ -262,6 +262,12 @@ def test_wrong_and_right_are_told_in_words(data: ReportData) -> None:
     assert "✓ right: sports" in page
 
 
+def test_tiny_probabilities_are_not_called_zero(data: ReportData) -> None:
+    sure = replace(EXAMPLE, probabilities={"sports": 1e-9, "travel": 1 - 1e-9})
+    page = render_report(replace(data, examples=[sure]))
+    assert "&lt;0.1%" in page and "&gt;99.9%" in page
+
+
 def test_demonstrations_keep_the_prompts_order(data: ReportData) -> None:
     page = render_report(data)
     assert page.index("The train was") < page.index("She won the race") < page.index("the query stands here")

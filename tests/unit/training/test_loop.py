@@ -363,6 +363,7 @@ def test_deepspeed_steps_equal_plain_steps(tmp_path: Path, encoder_folder: Path)
         [sys.executable, "-c", code, str(tmp_path / "deepspeed" / "spec.json")],
         env=os.environ | rank | cpu | {"HF_DATASETS_CACHE": str(tmp_path / "cache")},
         check=True,
+        timeout=600,
     )
     result = json.loads((tmp_path / "deepspeed" / "retriever" / RESULT_FILE).read_text(encoding="utf-8"))
     for name in ("loss", "grad_norm", "learning_rate", "eval_held_out_map"):

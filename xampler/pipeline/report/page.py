@@ -103,6 +103,7 @@ def _template() -> Template:
     )
     environment.filters |= {
         "percent": _percent,
+        "probability": _probability,
         "points": _points,
         "thousands": "{:,}".format,
         "duration": _duration,
@@ -116,6 +117,13 @@ def _template() -> Template:
 
 def _percent(share: float, digits: int = 1) -> str:
     return f"{share * 100:.{digits}f}"
+
+
+def _probability(share: float) -> str:
+    """Neither 0 nor 1 is ever certain: a language model gives every label something."""
+    if share < 0.001:
+        return "<0.1%"
+    return ">99.9%" if share > 0.999 else f"{_percent(share)}%"
 
 
 def _likeliest(shares: Mapping[str, float]) -> list[tuple[str, float]]:

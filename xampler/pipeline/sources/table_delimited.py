@@ -6,14 +6,13 @@ columns by position where the files of a folder differ, and replaces invalid byt
 
 import io
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import BinaryIO, NamedTuple
 
-import fsspec
 import pyarrow as pa
+import pyarrow.fs
 from pyspark.sql import DataFrame, SparkSession
 
 from xampler.errors import DataError
@@ -25,13 +24,7 @@ from xampler.pipeline.sources.table_files import RAW_SCHEMA, list_files
 DELIMITERS = {"tsv": "\t", "csv": ","}
 ROWS_PER_BATCH = 5_000
 MAX_TASKS = 200
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    ImportError,
-    zlib.error,
-)  # no file, no driver for it, broken gzip
+READ_ERRORS = (OSError, ValueError, NotImplementedError)  # no file, no driver for its store, broken gzip
 
 
 class RawRow(NamedTuple):
@@ -90,7 +83,7 @@ def _to_row(name: str, row: int, fields: Sequence[str], width: int, positions: M
 def _parse_file(path: str, name: str, columns: Mapping[str, str], delimiter: str) -> Iterator[RawRow]:
     """Rows of one file; what is wrong with the file itself ends it with a row that tells so."""
     try:
-        with fsspec.open(re.sub("^file:/+", "/", path), "rb", compression="infer") as content:
+        with _open(path) as content:
             yield from parse_rows(name, content, columns, delimiter)
     except DataError as error:
         yield RawRow(name, 0, fault=_printable(str(error)))
@@ -98,6 +91,16 @@ def _parse_file(path: str, name: str, columns: Mapping[str, str], delimiter: str
         yield RawRow(
             name, 0, fault=f"{name}: cannot be read ({error}); every executor must be able to open it"
         )
+
+
+def _open(path: str) -> BinaryIO:
+    """The bytes of a file as Spark names it, decompressed as its ending says."""
+    if path.startswith("file:"):
+        store, inner = pyarrow.fs.LocalFileSystem(), re.sub("^file:/+", "/", path)
+    else:
+        store, inner = pyarrow.fs.FileSystem.from_uri(re.sub("^s3[an]:", "s3:", path))
+    stream: BinaryIO = store.open_input_stream(inner)
+    return stream
 
 
 def _printable(text: str) -> str:

@@ -1,0 +1,111 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from xampler import models
+from xampler.errors import ModelError
+from xampler.models import source
+from xampler.models.build import (
+    EncoderConfig,
+    LanguageModelConfig,
+    encoder_id,
+    load_encoder,
+    load_language_model,
+    scorer_id,
+)
+
+
+def test_score_labels_loads_once_and_scores(language_model_folder: Path) -> None:
+    folder = str(language_model_folder)
+    scores = models.score_labels(folder, ["water is", "x is"], ["sports", "health"])
+    separate = models.score_labels(folder, ["water is"], ["sports"], label_tokens="separate")
+    assert scores.shape == (2, 2)
+    assert scores.dtype == np.float64
+    assert (scores < 0).all()
+    assert separate.shape == (1, 1)
+    config = LanguageModelConfig(model=folder)
+    assert load_language_model(config) is load_language_model(LanguageModelConfig(model=folder))
+
+
+def test_importing_costs_no_torch() -> None:
+    code = "import sys, xampler.models.build, xampler.models; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_scorer_id_follows_content_not_place(language_model_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(language_model_folder, copy)
+    config = LanguageModelConfig(model=str(language_model_folder))
+    same = scorer_id(LanguageModelConfig(model=str(copy), tokens_per_batch=7, device="cpu"))
+    assert scorer_id(config) == same
+    assert scorer_id(config) != scorer_id(config.model_copy(update={"dtype": "bfloat16"}))
+    assert scorer_id(config) != scorer_id(config.model_copy(update={"label_tokens": "separate"}))
+    (copy / "README.md").write_text("nothing that scores depend on")
+    assert scorer_id(LanguageModelConfig(model=str(copy))) == same
+    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
+    assert scorer_id(LanguageModelConfig(model=str(copy))) != same
+
+
+def test_ids_of_hub_models_need_no_network() -> None:
+    first = LanguageModelConfig(model="owner/name", revision="a")
+    assert len(scorer_id(first)) == 16
+    assert scorer_id(first) != scorer_id(first.model_copy(update={"revision": "b"}))
+    assert scorer_id(first) != scorer_id(first.model_copy(update={"adapter": "owner/adapter"}))
+    encoder = EncoderConfig(model="owner/name")
+    assert encoder_id(encoder) != encoder_id(encoder.model_copy(update={"prefix": "query: "}))
+
+
+def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="'no-such/model-xyz' is neither in the local cache nor"):
+        load_encoder(EncoderConfig(model="no-such/model-xyz"))
+
+
+def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert not source._hub_answers()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (GatedRepoError, "huggingface.co/owner/gated and set the variable HF_TOKEN"),
+        (RepositoryNotFoundError, "no such model, or it is private"),
+        (RevisionNotFoundError, "at revision 'x'.*not this revision"),
+        (OSError, "could not be downloaded: no space left"),
+    ],
+)
+def test_hub_refusals(error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        if issubclass(error, RepositoryNotFoundError | RevisionNotFoundError):
+            response = httpx.Response(403, request=httpx.Request("GET", "http://hub"))
+            raise error("no", response=response)  # type: ignore[call-arg]  # their own constructor
+        raise error("no space left")
+
+    monkeypatch.setattr(source, "_hub_answers", lambda: True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(ModelError, match=message):
+        load_language_model(LanguageModelConfig(model="owner/gated", revision="x"))
+
+
+def test_missing_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        load_encoder(EncoderConfig(model=str(tmp_path / "nothing")))
+    monkeypatch.setattr(source, "MINI_MODELS", tmp_path)
+    with pytest.raises(ModelError, match="xampler mini build"):
+        load_language_model(LanguageModelConfig(model="mini"))
+
+
+def test_folder_without_safetensors(language_model_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(language_model_folder, copy)
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_language_model(LanguageModelConfig(model=str(copy)))

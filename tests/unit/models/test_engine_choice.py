@@ -1,0 +1,38 @@
+"""A model that deceives: it says that it can be run packed, but what it computes depends on its neighbours."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from xampler.errors import ModelError
+from xampler.models.engine_choice import choose_engine
+from xampler.models.engines import PackedEngine, PaddedEngine
+
+
+def _mix(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+    """A running mean over the row: causal, but blind to where one prompt ends and the next begins."""
+    return output.cumsum(1) / torch.arange(1, output.shape[1] + 1)[:, None]
+
+
+def test_probe_refuses_to_pack_what_mixes_neighbours(
+    models_by_name: Callable[[str], PreTrainedModel],
+) -> None:
+    model = models_by_name("llama")
+    assert isinstance(choose_engine(model), PackedEngine)
+    model = models_by_name("llama")
+    model.get_input_embeddings().register_forward_hook(_mix)
+    assert isinstance(choose_engine(model), PaddedEngine)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_model_that_sees_what_follows_is_refused(
+    models_by_name: Callable[[str], PreTrainedModel],
+) -> None:
+    model = models_by_name("llama")
+    model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: output + output.mean(1, keepdim=True)
+    )
+    with pytest.raises(ModelError, match="LlamaForCausalLM does not compute like"):
+        choose_engine(model)

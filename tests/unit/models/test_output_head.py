@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from xampler.errors import ModelError
+from xampler.models import output_head
+from xampler.models.output_head import OutputHead
+
+
+class _Config:
+    def __init__(self, **values: float) -> None:
+        self.__dict__.update(values)
+
+    def get_text_config(self) -> "_Config":
+        return self
+
+
+class _Model(torch.nn.Module):
+    def __init__(self, layer: torch.nn.Module, **config: float) -> None:
+        super().__init__()
+        self.layer = layer
+        self.config = _Config(**config)
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.layer
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "config", [{}, {"final_logit_softcapping": 2.0}, {"logit_scale": 0.3}, {"logits_scaling": 4.0}]
+)
+def test_log_probs_equal_log_softmax(
+    bias: bool, config: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(output_head._COLUMNS, "cpu", 32)  # the last block has a single column
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 97, bias=bias)
+    hidden = torch.randn(5, 8) * 3
+    logits = layer(hidden) * config.get("logit_scale", 1.0) / config.get("logits_scaling", 1.0)
+    cap = config.get("final_logit_softcapping")
+    expected = torch.log_softmax(logits if cap is None else torch.tanh(logits / cap) * cap, dim=-1)
+    head = OutputHead(_Model(layer, **config))  # type: ignore[arg-type]  # only what the head looks at
+    with torch.inference_mode():
+        log_probs = head.log_probs(hidden, [4, 0, 0, 2], [96, 1, 50, 3])
+    assert log_probs.dtype == torch.float64
+    torch.testing.assert_close(log_probs.float(), expected[[4, 0, 0, 2], [96, 1, 50, 3]], atol=1e-5, rtol=0)
+
+
+def test_unknown_output_layer_is_refused_by_name() -> None:
+    with pytest.raises(ModelError, match="_Model: its output layer"):
+        OutputHead(_Model(torch.nn.Identity()))  # type: ignore[arg-type]  # only what the head looks at
