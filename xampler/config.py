@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from xampler.errors import ConfigError
 
@@ -83,7 +84,7 @@ def _set_value(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _describe(fault: Any) -> str:
+def _describe(fault: ErrorDetails) -> str:
     path = ".".join(str(part) for part in fault["loc"]) or "top level"
     if fault["type"] == "extra_forbidden":
         return f"{path}: unknown key (misspelt?)"

@@ -309,6 +309,12 @@ def test_damaged_parquet_file_is_one_message(spark: SparkSession, read: Reader, 
         read(path, "parquet").texts.collect()
 
 
+def test_broken_gzip_file_is_one_message(read: Reader, tmp_path: Path) -> None:
+    (tmp_path / "corpus.tsv.gz").write_bytes(gzip.compress(HEAD)[:40])
+    with pytest.raises(DataError, match=r"corpus\.tsv\.gz: cannot be read .*every executor must be able"):
+        read(tmp_path / "corpus.tsv.gz", "tsv")
+
+
 def test_faults_of_many_files_are_told_together(read: Reader, tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / f"{number}.tsv").write_bytes(b"text\nx\n")

@@ -69,7 +69,10 @@ class Bm25Index:
     def __init__(self, pool: CandidatePool) -> None:
         self.pool = pool
         self._bm25 = bm25s.BM25()
-        self._bm25.index([_words(text) for text in pool.texts], show_progress=False)
+        words = [_words(text) for text in pool.texts]
+        if any(words):  # bm25s cannot index texts without a single word
+            self._bm25.index(words, show_progress=False)
+        self._known = self._bm25.vocab_dict if any(words) else {}
 
     def search(self, query_ids: Sequence[str], query_texts: Sequence[str], k: int) -> list[list[Found]]:
         """The ``k`` highest BM25 scores; a query that shares no word gets the first ids, score 0."""
@@ -78,7 +81,7 @@ class Bm25Index:
         return _found(score_QC, query_ids, self.pool, k)
 
     def _scores(self, text: str) -> NDArray[np.float32]:
-        known = [word for word in _words(text) if word in self._bm25.vocab_dict]
+        known = [word for word in _words(text) if word in self._known]
         if not known:
             return np.zeros(len(self.pool.ids), dtype=np.float32)
         return np.asarray(self._bm25.get_scores(known), dtype=np.float32)

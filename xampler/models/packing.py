@@ -110,6 +110,8 @@ class PackedBatch:
         if not branch.path and 0 < branch.own <= min(block, window or branch.own):
             yield Attention((branch.start, branch.stop), ((branch.start, branch.stop),), None)
             first = branch.own
+        if first == length:
+            return
         borders = [*range(first, branch.own, block)] or [branch.own]
         for start, stop in pairwise([*borders, length]):
             path = _merge((*branch.path, (branch.start, branch.start + stop)))

@@ -108,6 +108,7 @@ def training_arguments(
         lr_scheduler_type="linear",
         seed=recipe.seed,
         batch_sampler=InOrder,
+        prompts=spec.encoder.prefix or None,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=recipe.evaluate_every,
         save_strategy="steps" if evaluates else "no",

@@ -21,7 +21,7 @@ class RecipeConfig(Config):
     max_tokens: int = Field(default=256, ge=8)
     word_dropout: float = Field(default=0.0, ge=0, lt=1)  # share of words left out of each training text
     evaluate_every: int = Field(ge=1)  # steps
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Literal[0, 1, 2] = 2
     seed: int = 0
 
 

@@ -6,6 +6,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from xampler.errors import ModelError
 from xampler.models.build import EncoderConfig, encoder_folder
 
+PROMPT = "text"  # name of the prefix in the saved model
+
 
 def load_starting_encoder(config: EncoderConfig) -> SentenceTransformer:
     """Load ``config`` with trainable weights; what is saved later loads as a plain encoder folder.
@@ -15,6 +17,14 @@ def load_starting_encoder(config: EncoderConfig) -> SentenceTransformer:
     Raises:
         ModelError: the model cannot be found or loaded, or has no layer of that number.
     """
+    model = _load(config)
+    if config.prefix:
+        model.prompts = {PROMPT: config.prefix}
+        model.default_prompt_name = PROMPT
+    return model
+
+
+def _load(config: EncoderConfig) -> SentenceTransformer:
     folder = encoder_folder(config)
     if (folder / "modules.json").is_file() and config.pooling is None and config.layer is None:
         model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=config.trust_remote_code)

@@ -5,6 +5,7 @@ Weights are large, so that attention to a wrong token or a wrong position change
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def word_tokenizer() -> PreTrainedTokenizerBase:
     return words_tokenizer()
 
 
-_SIZE = {
+_SIZE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -112,7 +113,7 @@ _SIZE = {
     "max_position_embeddings": 512,
     "initializer_range": 0.4,
 }
-_GROUPED = {**_SIZE, "num_key_value_heads": 2, "head_dim": 8}
+_GROUPED: dict[str, Any] = {**_SIZE, "num_key_value_heads": 2, "head_dim": 8}
 
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama": lambda: LlamaConfig(**_GROUPED),
@@ -142,7 +143,8 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
 def make_model(name: str) -> PreTrainedModel:
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(CONFIGS[name]())
-    return model.eval()
+    model.eval()
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A base and an adapter in the structure of MaLA-500: LoRA, more rows, both embeddings saved, own tokenizer."""
+"""MaLA-500's structure: LoRA, more rows than the base has, both embeddings saved, a tokenizer."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from xampler.errors import ModelError
 from xampler.models.build import LanguageModelConfig, load_language_model, scorer_id
@@ -44,7 +44,7 @@ def _fill(model: torch.nn.Module) -> None:
 @pytest.fixture(params=[False, True], ids=["untied", "tied"])
 def folders(
     request: pytest.FixtureRequest, tmp_path: Path, word_tokenizer: PreTrainedTokenizerBase
-) -> tuple[Path, Path, PreTrainedModel]:
+) -> tuple[Path, Path, PeftModel]:
     """Base, adapter, and the unmerged model."""
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     model = _base(request.param)
@@ -62,9 +62,10 @@ def folders(
     )
     adapted = get_peft_model(model, lora)
     _fill(adapted)
-    adapted.save_pretrained(adapter)
+    adapted.save_pretrained(str(adapter))
     word_tokenizer.save_pretrained(adapter)
-    return base, adapter, adapted.eval()
+    adapted.eval()
+    return base, adapter, adapted
 
 
 def test_merged_equals_unmerged(
@@ -95,5 +96,5 @@ def test_scorer_id_depends_on_the_adapter(folders: tuple[Path, Path, PeftModel])
 def test_adapter_without_safetensors(folders: tuple[Path, Path, PeftModel]) -> None:
     base, adapter, _ = folders
     (adapter / "adapter_model.safetensors").unlink()
-    with pytest.raises(ModelError, match="expected adapter_model.safetensors"):
+    with pytest.raises(ModelError, match=r"expected adapter_model\.safetensors"):
         load_language_model(LanguageModelConfig(model=str(base), adapter=str(adapter)))

@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -28,14 +28,12 @@ PROMPTS = [
     SHOT + FRAME.format("Timu ilishinda"),  # a duplicate
     SHOT + FRAME.format("Timu ilishinda mechi"),
 ]
-UNPACKED = {"gemma2", "bloom", "xglm", "dynamic_rope"}
+PACKED = ["llama", "mistral", "gemma", "gemma3", "qwen2", "qwen3", "gpt2", "gpt_neox"]
+UNPACKED = ["gemma2", "bloom", "xglm", "dynamic_rope"]
+ARCHITECTURES = [*PACKED, *UNPACKED]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["llama", "mistral", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "gpt2", "gpt_neox", "bloom", "xglm"]
-    + ["dynamic_rope"],
-)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("tokens_per_batch", [60, 2048])
 def test_score_labels_equals_plain_computation(
     name: str,
@@ -151,8 +149,6 @@ def test_refusals(scorer: CausalLanguageModel) -> None:
         scorer.score_labels(["a prompt"], [])
     with pytest.raises(DataError, match="tokens with its label words, but the model takes 200"):
         scorer.score_labels([SHOT * 20], LABELS)
-    with pytest.raises(DataError, match="empty"):
-        scorer.score_labels([""], LABELS)
 
 
 def test_max_tokens_is_bounded_by_positions(
@@ -169,7 +165,7 @@ class _SmallMemory(PackedEngine):
 
     most = 2
 
-    def run(self, items: list[TokenizedPrompt], batch: Batch) -> list[NDArray[np.float64]]:  # type: ignore[override]  # narrower than the protocol
+    def run(self, items: Sequence[TokenizedPrompt], batch: Batch) -> list[NDArray[np.float64]]:
         if len(batch.prompts) > self.most:
             raise torch.OutOfMemoryError("no memory left")
         return super().run(items, batch)

@@ -1,4 +1,4 @@
-"""A model that deceives: it says that it can be run packed, but what it computes depends on its neighbours."""
+"""Models that claim to be plain causal ones, but whose results depend on their neighbours."""
 
 from collections.abc import Callable
 

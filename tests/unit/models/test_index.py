@@ -188,3 +188,9 @@ def test_random_index_draws_by_query_id_and_seed() -> None:
 @given(st.lists(st.text(), max_size=4), st.integers(1, 5))
 def test_empty_index_finds_nothing(texts: list[str], k: int) -> None:
     assert search(EmptyIndex(), texts, k) == [[] for _ in texts]
+
+
+def test_bm25_over_a_pool_without_words() -> None:
+    index = Bm25Index(CandidatePool(("a", "b"), ("!", "?"), ("travel", "health")))
+    [found] = index.search(["q"], ["any words"], 2)
+    assert [(hit.position, hit.similarity) for hit in found] == [(0, 0.0), (1, 0.0)]

@@ -1,9 +1,11 @@
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from xampler.errors import LabelWordError
+from xampler.errors import DataError, LabelWordError
 from xampler.models.label_tokens import PromptTokenizer
 from xampler.models.label_trie import build_label_trie
 
@@ -40,14 +42,21 @@ def test_truncate_is_a_beginning_within_the_limit(
 
 def test_truncate_keeps_as_much_as_fits(word_tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = PromptTokenizer(word_tokenizer, "joint")
-    assert prompts.truncate("water is here 2024", 3) == "water is here"
+    assert prompts.truncate("is is is is", 3) == "is is is"
 
 
-def test_ending_is_encoded_once_for_all_prompts(word_tokenizer: PreTrainedTokenizerBase) -> None:
+def test_ending_is_encoded_once_for_all_prompts(
+    word_tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = PromptTokenizer(word_tokenizer, "joint")
     encoded: list[str] = []
     encode = prompts.encode
-    prompts.encode = lambda texts: encoded.extend(texts) or encode(texts)  # type: ignore[func-returns-value, method-assign]  # spy
+
+    def spy(texts: Sequence[str]) -> list[list[int]]:
+        encoded.extend(texts)
+        return encode(texts)
+
+    monkeypatch.setattr(prompts, "encode", spy)
     prompts.tokenize([f'"text {number}" is' for number in range(50)], LABELS)
     assert len(encoded) == 51
 
@@ -62,6 +71,15 @@ def test_label_that_tokenises_to_nothing(word_tokenizer: PreTrainedTokenizerBase
     for words in ("", " \t"):
         with pytest.raises(LabelWordError, match="at least one word"):
             PromptTokenizer(word_tokenizer, "joint").tokenize(["a"], ["sports", words])
+
+
+def test_prompt_that_tokenises_to_nothing(word_tokenizer: PreTrainedTokenizerBase) -> None:
+    prompts = PromptTokenizer(word_tokenizer, "joint")
+    [item] = prompts.tokenize([""], LABELS)
+    assert item.context == (word_tokenizer.bos_token_id,)
+    prompts.leading = ()
+    with pytest.raises(DataError, match="tokenises to nothing"):
+        prompts.tokenize([""], LABELS)
 
 
 def test_trie_shares_beginnings() -> None:
