@@ -22,6 +22,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+GIVEN_LENGTH = 80  # characters of a wrong value that a message repeats
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -88,4 +89,6 @@ def _describe(fault: ErrorDetails) -> str:
     path = ".".join(str(part) for part in fault["loc"]) or "top level"
     if fault["type"] == "extra_forbidden":
         return f"{path}: unknown key (misspelt?)"
-    return f"{path}: {fault['msg']} (given: {fault['input']!r})"
+    if isinstance(fault["input"], dict):  # the message of a check over several keys says it all
+        return f"{path}: {fault['msg']}"
+    return f"{path}: {fault['msg']} (given: {repr(fault['input'])[:GIVEN_LENGTH]})"

@@ -9,8 +9,8 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 
 from xampler.config import load_config
-from xampler.pipeline.context import Context, Engines, Environment, open_context
-from xampler.pipeline.experiment import ExperimentConfig
+from xampler.pipeline.context import Context, Engines, Environment
+from xampler.pipeline.experiment import ExperimentConfig, load_task
 from xampler.pipeline.progress import Progress
 from xampler.tables.store import TableStore
 from xampler.tracking.run import Tracker
@@ -66,6 +66,7 @@ def open_sample(spark: SparkSession, environment: Path, experiment: Path) -> Ope
         env = load_config(Environment, environment)
         progress = Progress(Console(), quiet=True)
         engines = Engines(env, spark, TableStore(spark, env.tables), Tracker(env.tracking), progress)
-        return open_context(engines, load_config(ExperimentConfig, experiment, overrides))
+        config = load_config(ExperimentConfig, experiment, overrides)
+        return Context(engines, config, load_task(config.task))
 
     return open_it

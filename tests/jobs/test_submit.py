@@ -51,7 +51,9 @@ def test_jobs_under_spark_submit(
     assert store.version(SCORES) == version
 
 
-def test_a_job_out_of_order_says_what_to_run(environment: Path, small_experiment: Path, tmp_path: Path) -> None:
+def test_a_job_out_of_order_says_what_to_run(
+    environment: Path, small_experiment: Path, tmp_path: Path
+) -> None:
     result = submit("mine_pairs", environment, small_experiment, tmp_path)
     assert result.returncode == 2
     assert "score has not been run with this config; run `xampler score" in result.stderr
@@ -60,4 +62,15 @@ def test_a_job_out_of_order_says_what_to_run(environment: Path, small_experiment
 
 def test_every_stage_has_a_job() -> None:
     jobs = {path.stem.partition("_")[0] for path in (ROOT / "jobs").glob("*.py")}
-    assert jobs == {"ingest", "propose", "score", "mine", "train", "retrieve", "predict", "evaluate", "promote", "label"}
+    assert jobs == {
+        "ingest",
+        "propose",
+        "score",
+        "mine",
+        "train",
+        "retrieve",
+        "predict",
+        "evaluate",
+        "promote",
+        "label",
+    }

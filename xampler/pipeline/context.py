@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from xampler.config import Config
 from xampler.core.task import Task
-from xampler.pipeline.experiment import ExperimentConfig, load_task
+from xampler.pipeline.experiment import ExperimentConfig
 from xampler.pipeline.progress import Progress
 from xampler.pipeline.session import SparkConfig, start_spark
 from xampler.tables.store import TablesConfig, TableStore, check_writable
@@ -87,12 +87,3 @@ def open_engines(env: Environment, app_name: str, progress: Progress) -> Iterato
         yield Engines(env, spark, TableStore(spark, env.tables), tracker, progress)
     finally:
         spark.stop()
-
-
-def open_context(engines: Engines, experiment: ExperimentConfig) -> Context:
-    """The experiment with its task.
-
-    Raises:
-        ConfigError: the task is unknown.
-    """
-    return Context(engines, experiment, load_task(experiment.task))

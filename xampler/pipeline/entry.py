@@ -19,8 +19,8 @@ from rich.logging import RichHandler
 from xampler import errors
 from xampler.config import ConfigT, load_config
 from xampler.errors import EXIT_STATUS, XamplerError
-from xampler.pipeline.context import Context, Engines, Environment, open_context, open_engines
-from xampler.pipeline.experiment import ExperimentConfig, conf_folder
+from xampler.pipeline.context import Context, Engines, Environment, open_engines
+from xampler.pipeline.experiment import ExperimentConfig, conf_folder, load_task
 from xampler.pipeline.progress import Progress
 
 INTERRUPTED = 130
@@ -45,8 +45,9 @@ def open_experiment(
         ConfigError: a file or value does not fit; nothing has been started then.
     """
     experiment = load_config(ExperimentConfig, config_path, overrides)
+    task = load_task(experiment.task)
     with open_environment(env_path, f"xampler {experiment.name}", screen) as engines:
-        yield open_context(engines, experiment)
+        yield Context(engines, experiment, task)
 
 
 @contextmanager

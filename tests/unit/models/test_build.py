@@ -79,9 +79,12 @@ _RESPONSE = MagicMock(headers={})
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (GatedRepoError("no", _RESPONSE), r"huggingface\.co/owner/gated and set the variable HF_TOKEN"),
-        (RepositoryNotFoundError("no", _RESPONSE), "no such model, or it is private"),
-        (RevisionNotFoundError("no", _RESPONSE), "at revision 'x'.*not this revision"),
+        (
+            GatedRepoError("no", response=_RESPONSE),
+            r"huggingface\.co/owner/gated and set the variable HF_TOKEN",
+        ),
+        (RepositoryNotFoundError("no", response=_RESPONSE), "no such model, or it is private"),
+        (RevisionNotFoundError("no", response=_RESPONSE), "at revision 'x'.*not this revision"),
         (OSError("no space left"), "could not be downloaded: no space left"),
     ],
 )

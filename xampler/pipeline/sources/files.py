@@ -14,7 +14,7 @@ def source_files(source: Source) -> list[Path]:
         DataError: a benchmark's folder is missing.
     """
     if isinstance(source, TableSource):
-        roots = [] if "://" in source.path else [Path(path) for path in glob.glob(source.path)]
+        roots = [] if "://" in source.path else _expand(source.path)
     else:
         root = getattr(source, "root", None)
         roots = [] if root is None else [find_folder(root)]
@@ -22,3 +22,7 @@ def source_files(source: Source) -> list[Path]:
         path for root in roots for path in ([root] if root.is_file() else root.rglob("*")) if path.is_file()
     }
     return sorted(files)
+
+
+def _expand(pattern: str) -> list[Path]:
+    return [Path(path) for path in glob.glob(pattern)]  # noqa: PTH207 - Path.glob takes no absolute pattern
