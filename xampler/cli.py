@@ -184,11 +184,13 @@ def demo(
 @mini_app.command(
     "build",
     help="Train the mini encoder and language model from scratch (30 minutes on two cores)."
-    + EXAMPLE.format(command="mini build --data data/sib200 --output mini"),
+    + EXAMPLE.format(command="mini build --data data/sib200"),
 )
 def mini_build(
     data: Annotated[Path, typer.Option(help="SIB-200 in its published layout.")],
-    output: Annotated[Path, typer.Option(help="Folder that gets encoder/ and language_model/.")],
+    output: Annotated[Path, typer.Option(help="Folder that gets encoder/ and language_model/.")] = Path(
+        "mini"
+    ),
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,

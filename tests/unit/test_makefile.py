@@ -158,9 +158,10 @@ def test_an_unfit_python_gets_one_sentence(clone: Clone, python: str) -> None:
     assert not (clone.root / ".venv").exists()
 
 
-def test_clean_keeps_the_virtual_environment_and_the_sources(clone: Clone) -> None:
+def test_clean_keeps_the_virtual_environment_the_sources_and_the_data(clone: Clone) -> None:
     clone.make("demo")
-    for made in ("demo/report.html", ".spark/ivy", "mlruns/0", "xampler/core/__pycache__", ".mypy_cache"):
+    caches = ("xampler/core/__pycache__", ".mypy_cache")
+    for made in ("demo/report.html", ".xampler/tables", "mlruns/0", *caches):
         (clone.root / made).mkdir(parents=True)
     (clone.root / "mlflow.db").touch()
 
@@ -168,6 +169,7 @@ def test_clean_keeps_the_virtual_environment_and_the_sources(clone: Clone) -> No
 
     assert {path.name for path in clone.root.iterdir()} == {
         ".venv", "Makefile", "setup.cfg", "pyproject.toml", "constraints.txt", "xampler",
+        ".xampler", "mlruns", "mlflow.db",  # tables and runs: never lose data
     }  # fmt: skip
     assert [path.name for path in (clone.root / "xampler").iterdir()] == ["core"]
     assert clone.make("lint").returncode == 2

@@ -1,6 +1,6 @@
 """Accuracy, macro-F1 and intervals, per language and over groups of languages.
 
-All shares are in [0, 1]. Shapes: N queries, G languages, B bootstrap samples.
+All shares are in [0, 1]. Shapes: N queries, G languages, B bootstrap samples, L labels.
 """
 
 from collections.abc import Sequence
@@ -41,15 +41,6 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str
     return float(np.mean(scores)) if scores else 0.0
 
 
-def bootstrap_mean(value_N: NDArray[np.float64], samples: int, seed: int) -> Interval:
-    """Mean of the values, resampled ``samples`` times.
-
-    Raises:
-        ValueError: there are no values.
-    """
-    return bootstrap_group_mean([value_N], samples, seed)
-
-
 def bootstrap_group_mean(values_GN: Sequence[NDArray[np.float64]], samples: int, seed: int) -> Interval:
     """Mean over G languages of their mean; languages and, within each, queries are resampled.
 
@@ -62,13 +53,44 @@ def bootstrap_group_mean(values_GN: Sequence[NDArray[np.float64]], samples: int,
         raise ValueError("every group needs at least one language, every language at least one query")
     rng = np.random.default_rng(seed)
     means_GB = np.stack([_resampled_means(value_N, samples, rng) for value_N in values_GN])
-    picked_GB = rng.integers(len(values_GN), size=(len(values_GN), samples))
+    return group_interval([float(value_N.mean()) for value_N in values_GN], means_GB, rng)
+
+
+def group_interval(
+    value_G: Sequence[float], resampled_GB: NDArray[np.float64], rng: np.random.Generator
+) -> Interval:
+    """Mean over G languages; B samples of languages, from B resamples of each language's queries."""
+    languages, samples = resampled_GB.shape
+    picked_GB = rng.integers(languages, size=(languages, samples))
     # A language picked twice brings two resamples of its queries, not the same one twice.
     resample_GB = rng.integers(samples, size=picked_GB.shape)
-    sample_B = means_GB[picked_GB, resample_GB].mean(axis=0)
+    sample_B = resampled_GB[picked_GB, resample_GB].mean(axis=0)
     low, high = np.quantile(sample_B, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    value = float(np.mean([value_N.mean() for value_N in values_GN]))
-    return Interval(value, float(low), float(high))
+    return Interval(float(np.mean(value_G)), float(low), float(high))
+
+
+def resample_macro_f1(
+    gold: Sequence[str],
+    predicted: Sequence[str],
+    labels: Sequence[str],
+    samples: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Macro-F1 [B] of ``samples`` resamples of the queries, each as :func:`macro_f1`.
+
+    Raises:
+        ValueError: there are no queries.
+    """
+    if not len(gold):
+        raise ValueError("there are no queries to resample")
+    gold_NL = np.asarray(gold)[:, None] == np.asarray(labels)[None, :]
+    predicted_NL = np.asarray(predicted)[:, None] == np.asarray(labels)[None, :]
+    times_BN = rng.multinomial(len(gold), np.full(len(gold), 1 / len(gold)), size=samples).astype(np.float32)
+    hits_BL = times_BN @ (gold_NL & predicted_NL).astype(np.float32)
+    total_BL = times_BN @ (gold_NL.astype(np.float32) + predicted_NL)
+    f1_BL = np.divide(2 * hits_BL, total_BL, out=np.zeros_like(hits_BL), where=total_BL > 0)
+    mean_B: NDArray[np.float64] = f1_BL.sum(axis=1) / np.maximum((total_BL > 0).sum(axis=1), 1)
+    return mean_B.astype(np.float64)
 
 
 def paired_difference(

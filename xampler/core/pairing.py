@@ -42,10 +42,16 @@ def split_of(query_id: str, held_out_share: float, seed: int) -> str:
     return HELD_OUT if drawn < held_out_share else TRAIN
 
 
-def random_demonstrations(query_id: str, candidate_ids: Sequence[str], n: int, seed: int) -> list[int]:
-    """``n`` candidates drawn for this query and seed alone, the same on every machine and row order."""
+def random_demonstrations(
+    query_id: str, candidate_ids: Sequence[str], n: int, seed: int, draw_key: str | None = None
+) -> list[int]:
+    """``n`` candidates other than the query, the same on every machine and in every row order.
+
+    The draw depends on ``seed`` and ``draw_key`` (the query's id if None): queries with the same key,
+    such as the translations of one text, are shown the same demonstrations.
+    """
     others = [i for i, candidate_id in enumerate(candidate_ids) if candidate_id != query_id]
     order = sorted(others, key=lambda i: candidate_ids[i])
-    rng = np.random.default_rng(int(stable_fraction(str(seed), query_id) * 2**52))
+    rng = np.random.default_rng(int(stable_fraction(str(seed), draw_key or query_id) * 2**52))
     picked = rng.choice(len(order), size=min(n, len(order)), replace=False)
     return [order[i] for i in picked]

@@ -3,6 +3,7 @@
 Shapes: P prompts, L labels.
 """
 
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from xampler.models.memory import TokenBudget
 
 # Measured best on one CPU core; a GPU wants enough tokens to fill it and halves them where memory ends.
 _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
+_TRUNCATED_TEXTS = 65_536  # kept at most
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class CausalLanguageModel:
         self.model = model.eval()
         self.statistics = ScoringStatistics()
         self._tokenizer = PromptTokenizer(tokenizer, label_tokens)
+        # A pool's candidates are shown again and again.
+        self._truncate = functools.lru_cache(_TRUNCATED_TEXTS)(self._tokenizer.truncate)
         self._max_tokens = min(max_tokens, _positions(model))
         tokens = tokens_per_batch or _TOKENS_PER_BATCH.get(model.device.type, 2048)
         self._budget = TokenBudget(tokens, model.device)
@@ -98,7 +102,7 @@ class CausalLanguageModel:
 
     def truncate(self, text: str, max_tokens: int) -> str:
         """The longest beginning of ``text`` that has at most ``max_tokens`` tokens by itself."""
-        return self._tokenizer.truncate(text, max_tokens)
+        return self._truncate(text, max_tokens)
 
     def _check_lengths(self, prompts: Sequence[str], items: Sequence[TokenizedPrompt]) -> None:
         for prompt, item in zip(prompts, items, strict=True):

@@ -52,14 +52,21 @@ class EmptyIndex:
 
 @dataclass(frozen=True)
 class RandomIndex:
-    """Draws candidates by query id and seed alone."""
+    """Draws candidates by seed and draw key alone."""
 
     pool: CandidatePool
     seed: int
 
-    def search(self, query_ids: Sequence[str], query_texts: Sequence[str], k: int) -> list[list[Found]]:
-        """``k`` random candidates for each query, similarity 0."""
-        drawn = [random_demonstrations(query_id, self.pool.ids, k, self.seed) for query_id in query_ids]
+    def search(
+        self,
+        query_ids: Sequence[str],
+        query_texts: Sequence[str],
+        k: int,
+        draw_keys: Sequence[str] | None = None,
+    ) -> list[list[Found]]:
+        """``k`` random candidates for each query, similarity 0; equal draw keys draw the same."""
+        keyed = zip(query_ids, draw_keys or query_ids, strict=True)
+        drawn = [random_demonstrations(i, self.pool.ids, k, self.seed, key) for i, key in keyed]
         return [[Found(position, 0.0) for position in positions] for positions in drawn]
 
 

@@ -1,13 +1,15 @@
 """Evaluate: accuracy and macro-F1 per language, means over groups of languages, paired differences."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from xampler.core.language import Languages
-from xampler.core.metrics import Interval, bootstrap_group_mean, bootstrap_mean, paired_difference
+from xampler.core.metrics import bootstrap_group_mean, group_interval, paired_difference
 from xampler.errors import DataError
 from xampler.pipeline.context import Context
 from xampler.pipeline.outcomes import LanguageOutcome, by_language, read_outcomes
@@ -63,44 +65,69 @@ def evaluate_predictions(context: Context, run: Run) -> Outcome:
         }
         owner = {"experiment": context.name, "split": str(split), "run_id": run.run_id}
         for method, found in by_method.items():
-            by_language_rows += [row | owner | {"method": method} for row in _language_rows(context, found)]
-            group_rows += [row | owner | {"method": method} for row in _group_rows(context, found, languages)]
+            resampled, named = _resample(context, found), owner | {"method": method}
+            by_language_rows += [row | named for row in _language_rows(context, resampled)]
+            group_rows += [row | named for row in _group_rows(context, resampled, languages)]
         difference_rows += [row | owner for row in _difference_rows(context, by_method)]
     _replace(context, METRICS_BY_LANGUAGE, by_language_rows)
     _replace(context, METRICS_BY_GROUP, group_rows)
     _replace(context, METHOD_DIFFERENCES, difference_rows)
-    _log(run, by_language_rows, group_rows)
+    _log(run, context.experiment.promote.method, by_language_rows, group_rows)
     return Outcome(len(by_language_rows), metrics={})
 
 
-def _language_rows(context: Context, found: Outcomes) -> list[Row]:
+@dataclass(frozen=True)
+class _Resampled:
+    """One method's outcomes with resamples of each language's macro-F1 [samples], made once."""
+
+    found: Outcomes
+    macro_f1: dict[str, NDArray[np.float64]]
+
+
+def _resample(context: Context, found: Outcomes) -> _Resampled:
     config = context.experiment.evaluate
+    return _Resampled(
+        found,
+        {
+            lang: outcome.resample_macro_f1(config.bootstrap_samples, config.seed + number)
+            for number, (lang, outcome) in enumerate(found.items())
+        },
+    )
+
+
+def _language_rows(context: Context, method: _Resampled) -> list[Row]:
+    return [{"lang": lang} | _figures(context, method, [lang]) for lang in method.found]
+
+
+def _group_rows(context: Context, method: _Resampled, languages: Languages) -> list[Row]:
     return [
-        {"lang": lang, "queries": len(outcome.correct_N), "macro_f1": outcome.macro_f1}
-        | _accuracy(bootstrap_mean(outcome.correct_N, config.bootstrap_samples, config.seed))
-        for lang, outcome in found.items()
+        {"group_kind": kind, "group_name": name, "languages": len(members)}
+        | _figures(context, method, members)
+        for (kind, name), members in sorted(_groups(context, method.found, languages).items())
     ]
 
 
-def _group_rows(context: Context, found: Outcomes, languages: Languages) -> list[Row]:
+def _figures(context: Context, method: _Resampled, members: list[str]) -> Row:
+    """Accuracy and macro-F1 of a group of languages (one or more), with their intervals."""
     config = context.experiment.evaluate
-    rows = []
-    for (kind, name), members in sorted(_groups(context, found, languages).items()):
-        outcomes = [found[lang] for lang in members]
-        interval = bootstrap_group_mean(
-            [outcome.correct_N for outcome in outcomes], config.bootstrap_samples, config.seed
-        )
-        rows.append(
-            {
-                "group_kind": kind,
-                "group_name": name,
-                "languages": len(members),
-                "queries": sum(len(outcome.correct_N) for outcome in outcomes),
-                "macro_f1": float(np.mean([outcome.macro_f1 for outcome in outcomes])),
-            }
-            | _accuracy(interval)
-        )
-    return rows
+    outcomes = [method.found[lang] for lang in members]
+    accuracy = bootstrap_group_mean(
+        [outcome.correct_N for outcome in outcomes], config.bootstrap_samples, config.seed
+    )
+    f1 = group_interval(
+        [outcome.macro_f1 for outcome in outcomes],
+        np.stack([method.macro_f1[lang] for lang in members]),
+        np.random.default_rng(config.seed),
+    )
+    return {
+        "queries": sum(len(outcome.correct_N) for outcome in outcomes),
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "macro_f1": f1.value,
+        "macro_f1_low": f1.low,
+        "macro_f1_high": f1.high,
+    }
 
 
 def _groups(context: Context, found: Outcomes, languages: Languages) -> dict[tuple[str, str], list[str]]:
@@ -151,10 +178,6 @@ def _difference_rows(context: Context, by_method: dict[str, Outcomes]) -> list[R
     return rows
 
 
-def _accuracy(interval: Interval) -> Row:
-    return {"accuracy": interval.value, "accuracy_low": interval.low, "accuracy_high": interval.high}
-
-
 def _replace(context: Context, table: Table, rows: list[Row]) -> None:
     frame = context.spark.createDataFrame(
         [tuple(row[name] for name in table.column_names) for row in rows], table.spark_schema()
@@ -162,18 +185,19 @@ def _replace(context: Context, table: Table, rows: list[Row]) -> None:
     context.store.replace(table, frame, experiment=context.name)
 
 
-def _log(run: Run, by_language_rows: list[Row], group_rows: list[Row]) -> None:
-    """One metric a language and method on the test split, the means of groups; the rest is a table."""
+def _log(run: Run, method: str, by_language_rows: list[Row], group_rows: list[Row]) -> None:
+    """One metric a language for the promoted method, the means of groups; the rest is a table."""
     headline = {
-        f"eval/accuracy/{row['method']}/{row['lang']}": row["accuracy"]
+        f"eval/accuracy/{row['lang']}": row["accuracy"]
         for row in by_language_rows
-        if row["split"] == "test"
+        if row["split"] == "test" and row["method"] == method
     }
     means = {
         f"eval/accuracy_{row['group_kind']}/{row['split']}/{row['method']}/{row['group_name']}": row[
             "accuracy"
         ]
         for row in group_rows
+        if row["method"] == method or row["group_kind"] == HEADLINE_GROUP
     }
     run.log_metrics(headline | means)
     run.log_text(pd.DataFrame(by_language_rows).to_csv(index=False), "metrics_by_language.csv")

@@ -126,6 +126,11 @@ class ExperimentConfig(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     promote: PromoteConfig
 
+    @property
+    def prompting_methods(self) -> dict[str, Method]:
+        """The methods that put prompts to the language model: all but the majority."""
+        return {name: m for name, m in self.methods.items() if not isinstance(m, MajorityMethod)}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name, method in self.methods.items():
@@ -138,6 +143,11 @@ class ExperimentConfig(Config):
             raise ValueError(
                 f"evaluate.base_method: unknown method {self.evaluate.base_method!r}; "
                 f"methods are {sorted(self.methods)}"
+            )
+        if not getattr(self.data.select, self.promote.split):
+            raise ValueError(
+                f"promote.split: no language is selected for {self.promote.split}; name some under "
+                f"data.select.{self.promote.split}"
             )
         if not isinstance(self.methods.get(self.promote.method), TrainedMethod):
             raise ValueError(f"promote.method: {self.promote.method!r} must name a method of kind trained")

@@ -11,6 +11,7 @@ from pyspark.sql.types import StringType
 from xampler.core.text import stable_hash, text_id
 from xampler.errors import DataError
 from xampler.pipeline.context import Context
+from xampler.pipeline.experiment import conf_folder
 from xampler.pipeline.sources import load_languages, read_texts
 from xampler.pipeline.sources.files import source_files
 from xampler.pipeline.stage import Outcome, Part
@@ -43,17 +44,13 @@ def ingest_texts(context: Context, run: Run) -> Outcome:
     read = read_texts(context.spark, data.source, data.select, context.task, load_languages())
     texts = read.texts.withColumn("query_id", id_column(context.task.name)).persist()
     texts = _number_repeats(texts).persist()
-    _check_rejected(read.rejected.count(), texts.count(), data.max_rejected_share)
+    _check_rejected(read.rejected, texts.count(), data.max_rejected_share)
+    _check_pool(context, texts)
     rejected = _rejected(context, read.rejected, texts)
     queries = texts.where("repeat = 1").withColumn("experiment", F.lit(context.name))
     rows = context.store.replace(QUERIES, queries, experiment=context.name)
     candidates = context.store.replace(CANDIDATES, _candidates(context), experiment=context.name)
     rejects = context.store.replace(QUERIES_REJECTED, rejected, experiment=context.name)
-    if candidates == 0:
-        raise DataError(
-            f"no labelled {POOL_SPLIT} text in {context.experiment.pool_lang}: select it under "
-            "data.select.train"
-        )
     figures = {"candidates": candidates, "rejected": rejects, "languages": _languages(context)}
     figures["leaked_texts"] = _report_leaks(context, run)
     return Outcome(rows, metrics={name: float(value) for name, value in figures.items()})
@@ -81,23 +78,34 @@ def _rejected(context: Context, rejected: DataFrame, texts: DataFrame) -> DataFr
     return rejected.unionByName(repeats).withColumn("experiment", F.lit(context.name))
 
 
+def _in_pool(context: Context) -> Column:
+    is_pool_lang = F.col("lang") == context.experiment.pool_lang
+    return (F.col("split") == POOL_SPLIT) & is_pool_lang & F.col("label").isNotNull()
+
+
+def _check_pool(context: Context, texts: DataFrame) -> None:
+    if texts.where(_in_pool(context)).isEmpty():
+        raise DataError(
+            f"no labelled {POOL_SPLIT} text in {context.experiment.pool_lang}: select it under "
+            "data.select.train"
+        )
+
+
 def _candidates(context: Context) -> DataFrame:
-    pool = context.store.read(QUERIES, experiment=context.name).where(
-        (F.col("split") == POOL_SPLIT)
-        & (F.col("lang") == context.experiment.pool_lang)
-        & F.col("label").isNotNull()
-    )
+    pool = context.store.read(QUERIES, experiment=context.name).where(_in_pool(context))
     return pool.withColumnRenamed("query_id", "candidate_id")
 
 
-def _check_rejected(rejected: int, kept: int, bound: float) -> None:
-    total = rejected + kept
-    if total == 0:
+def _check_rejected(rejected: DataFrame, kept: int, bound: float) -> None:
+    reasons = rejected.groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
+    bad = sum(row["count"] for row in reasons)
+    if kept + bad == 0:
         raise DataError("the source has no rows")
-    if rejected > bound * total:
+    if bad > bound * (kept + bad):
+        most = "; ".join(f"{row['reason']} ({row['count']})" for row in reasons[:3])
         raise DataError(
-            f"{rejected} of {total} rows are bad, more than data.max_rejected_share = {bound} allows; mend "
-            "the source or raise the bound (the reasons are in the log)"
+            f"{bad} of {kept + bad} rows are bad, more than data.max_rejected_share = {bound} allows: "
+            f"{most}; mend the source or raise the bound"
         )
 
 
@@ -127,6 +135,7 @@ def _depends(context: Context) -> dict[str, Any]:
         "pool_lang": experiment.pool_lang,
         "task": context.task.model_dump(mode="json"),
         "files": [_state(path) for path in source_files(experiment.data.source)],
+        "languages": stable_hash((conf_folder() / "languages.tsv").read_text(encoding="utf-8")),
     }
 
 

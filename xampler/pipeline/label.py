@@ -3,6 +3,7 @@
 import logging
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from xampler.pipeline.ingest import id_column
 from xampler.pipeline.prompts import ROWS_PER_CALL, TASKS_PER_WORKER, regroup
 from xampler.pipeline.sources import Selection, TableSource, load_languages, read_texts
 from xampler.tables.schema import LABELS, LABELS_REJECTED
-from xampler.tracking.registry import CHAMPION, Version, download_labeller
+from xampler.tracking.registry import CHAMPION, FINGERPRINT_TAG, Version, download_labeller
 
 logger = logging.getLogger(__name__)
 
@@ -94,12 +95,17 @@ def label_corpus(engines: Engines, config: LabelConfig) -> LabelOutcome:
 def _fetch(engines: Engines, config: LabelConfig) -> tuple[Path, Version]:
     """Put the labeller where all workers see it."""
     downloaded, version = download_labeller(engines.tracker, config.model_name, config.alias)
-    folder = Path(engines.env.work_dir).resolve() / "labellers" / f"{version.name}-{version.version}"
+    # Two registries can have a version of the same name and number: the fingerprint tells them apart.
+    state = version.tags.get(FINGERPRINT_TAG, "")[:12]
+    folder = Path(engines.env.work_dir).resolve() / "labellers" / f"{version.name}-{version.version}-{state}"
     if not folder.is_dir():
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(downloaded, partial)
-        partial.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent))
+        shutil.copytree(downloaded, partial, dirs_exist_ok=True)
+        try:
+            partial.rename(folder)
+        except OSError:  # another run was quicker
+            shutil.rmtree(partial)
     return folder, version
 
 

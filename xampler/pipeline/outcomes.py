@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from xampler.core.metrics import macro_f1
+from xampler.core.metrics import macro_f1, resample_macro_f1
 from xampler.pipeline.context import Context
 from xampler.pipeline.experiment import MajorityMethod
 from xampler.pipeline.prompts import prompt_keys
@@ -24,12 +24,27 @@ class LanguageOutcome:
 
     query_ids: tuple[str, ...]  # sorted
     correct_N: NDArray[np.float64]  # share of seeds that were right, in [0, 1]
-    macro_f1: float
+    labelled: tuple[tuple[list[str], list[str]], ...]  # gold and predicted labels, by seed
+    labels: tuple[str, ...]
 
     @property
     def accuracy(self) -> float:
         """In [0, 1]."""
         return float(self.correct_N.mean())
+
+    @property
+    def macro_f1(self) -> float:
+        """In [0, 1], mean over seeds."""
+        return float(np.mean([macro_f1(*labelled, self.labels) for labelled in self.labelled]))
+
+    def resample_macro_f1(self, samples: int, seed: int) -> NDArray[np.float64]:
+        """Macro-F1 [samples] of resampled queries, mean over seeds."""
+        by_seed = [
+            resample_macro_f1(*labelled, self.labels, samples, np.random.default_rng(seed))
+            for labelled in self.labelled
+        ]
+        mean: NDArray[np.float64] = np.mean(by_seed, axis=0)
+        return mean
 
 
 def read_outcomes(context: Context, demonstrations: DataFrame | None = None) -> pd.DataFrame:
@@ -37,7 +52,7 @@ def read_outcomes(context: Context, demonstrations: DataFrame | None = None) -> 
     gold = _gold(context)
     chosen = demonstrations
     if chosen is None:
-        methods = list(context.experiment.methods)
+        methods = list(context.experiment.prompting_methods)
         chosen = context.store.read(DEMONSTRATIONS, experiment=context.name).where(
             F.col("method").isin(methods)
         )
@@ -68,12 +83,14 @@ def predicted_label(labels: Iterable[str]) -> Column:
 
 
 def _language_outcome(rows: pd.DataFrame, labels: Sequence[str]) -> LanguageOutcome:
+    rows = rows.sort_values(["seed", "query_id"])  # the same resample is the same queries in every seed
     correct = (rows["gold"] == rows["predicted"]).groupby(rows["query_id"]).mean().sort_index()
-    f1 = [
-        macro_f1(seed_rows["gold"].tolist(), seed_rows["predicted"].tolist(), labels)
-        for _, seed_rows in rows.groupby("seed")
-    ]
-    return LanguageOutcome(tuple(correct.index), np.asarray(correct, dtype=np.float64), float(np.mean(f1)))
+    labelled = tuple(
+        (seed_rows["gold"].tolist(), seed_rows["predicted"].tolist()) for _, seed_rows in rows.groupby("seed")
+    )
+    return LanguageOutcome(
+        tuple(correct.index), np.asarray(correct, dtype=np.float64), labelled, tuple(labels)
+    )
 
 
 def _gold(context: Context) -> DataFrame:

@@ -25,7 +25,7 @@ def predict_part(context: Context) -> Part:
 
 def predict_labels(context: Context, run: Run) -> Outcome:
     """Label what no run has labelled before; methods that chose the same demonstrations share the work."""
-    methods = list(context.experiment.methods)
+    methods = list(context.experiment.prompting_methods)
     demonstrations = context.store.read(DEMONSTRATIONS, experiment=context.name).where(
         F.col("method").isin(methods)
     )

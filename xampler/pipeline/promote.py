@@ -9,8 +9,9 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from xampler.core.metrics import PairedDifference, paired_difference
+from xampler.errors import DataError
 from xampler.models.build import EncoderConfig, scorer_id
-from xampler.models.labeller import RETRIEVER, LabellerSpec, save_labeller
+from xampler.models.labeller import RETRIEVER, LabellerSpec, read_spec, save_labeller
 from xampler.pipeline.context import Context
 from xampler.pipeline.evaluate import evaluate_part
 from xampler.pipeline.experiment import TrainedMethod
@@ -131,7 +132,7 @@ def _compare(context: Context, champion: Version, run: Run) -> tuple[PairedDiffe
     """Challenger less champion on the dev split: the champion's retriever on this experiment's pool."""
     config, evaluate = context.experiment.promote, context.experiment.evaluate
     folder, _ = download_labeller(context.engines.tracker, champion.name, champion.version)
-    encoder = context.experiment.train.encoder.model_copy(
+    encoder = read_spec(folder).encoder.model_copy(
         update={"model": str(folder / RETRIEVER), "revision": None, "layer": None}
     )
     pool = read_pool(context)
@@ -143,6 +144,8 @@ def _compare(context: Context, champion: Version, run: Run) -> tuple[PairedDiffe
     scored = predict_missing(context, chosen.where(F.col("method") == method), run.run_id)
     both = chosen.where(F.col("method").isin(method, config.method) & (F.col("split") == config.split))
     outcomes = read_outcomes(context, both)
+    if outcomes.empty:
+        raise DataError(f"no {config.split} text has a label: the champion cannot be compared with")
     new, old = (_correct(outcomes, name, context) for name in (config.method, method))
     return paired_difference(new, old, evaluate.bootstrap_samples, evaluate.seed), scored
 

@@ -59,7 +59,6 @@ def score_missing(context: Context, table: Table, work: DataFrame, run_id: str) 
     keys = prompt_keys(context)
     keyed = work.select(*[F.lit(value).alias(name) for name, value in keys.items()], *work.columns)
     stored = context.store.read(table, **keys).select(*table.key)
-    # Prompts with the same last demonstrations travel together, so that prefixes can be shared.
     missing = keyed.join(stored, on=list(table.key), how="left_anti").persist(StorageLevel.MEMORY_AND_DISK)
     try:
         total = missing.count()
@@ -78,13 +77,18 @@ def _score_chunks(context: Context, table: Table, missing: DataFrame, total: int
         demonstrations_by_id(read_pool(context), context.task),
     )
     chunks = math.ceil(total / context.experiment.rows_per_commit)
-    chunk = F.pmod(F.xxhash64("demonstration_ids"), F.lit(chunks))
+    # Equal demonstrations travel together, so that their computation is shared; queries without any
+    # have nothing to share and are spread.
+    together = F.when(F.size("demonstration_ids") == 0, F.array("query_id")).otherwise(
+        F.col("demonstration_ids")
+    )
+    chunk = F.pmod(F.xxhash64(together), F.lit(chunks))
     tasks = TASKS_PER_WORKER * context.spark.sparkContext.defaultParallelism
     schema = table.spark_schema()
     dropped = shortened = 0
     with context.engines.progress.track(table.name, total) as advance:
         for number in range(chunks):
-            rows = missing.where(chunk == number).repartition(tasks, "demonstration_ids")
+            rows = missing.where(chunk == number).repartition(tasks, together)
             scored = rows.mapInPandas(_score_task(plan, run_id, schema), schema).persist()
             [sums] = scored.agg(
                 F.count("*").alias("rows"),

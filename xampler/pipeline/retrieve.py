@@ -47,10 +47,7 @@ def retrieve_part(context: Context, name: str) -> Part:
 
 def retrieve_parts(context: Context) -> list[Part]:
     """All methods that show demonstrations, or none of them."""
-    methods = context.experiment.methods.items()
-    return [
-        retrieve_part(context, name) for name, method in methods if not isinstance(method, MajorityMethod)
-    ]
+    return [retrieve_part(context, name) for name in context.experiment.prompting_methods]
 
 
 def retrieve_demonstrations(context: Context, name: str, run: Run) -> Outcome:
@@ -73,7 +70,7 @@ def search_queries(
     """One row per query in the DEMONSTRATIONS schema."""
     to_rows = partial(_to_rows, context.name, method, seed, pool)
     task = _search_task(to_rows, open_index, context.experiment.demonstrations)
-    return queries.select("query_id", "split", "lang", "text").mapInPandas(
+    return queries.select("query_id", "split", "lang", "text", "parallel_id").mapInPandas(
         task, DEMONSTRATIONS.spark_schema()
     )
 
@@ -115,7 +112,14 @@ def _search_task(
         index = open_index()
         for batch in batches:
             if len(batch):
-                yield to_rows(batch, index.search(batch["query_id"].tolist(), batch["text"].tolist(), n))
+                ids, texts = batch["query_id"].tolist(), batch["text"].tolist()
+                if isinstance(index, RandomIndex):
+                    # Translations of one text get the same draw: a paired comparison of languages, and
+                    # one computation of the demonstrations for all of them.
+                    keys = batch["parallel_id"].fillna(batch["query_id"]).tolist()
+                    yield to_rows(batch, index.search(ids, texts, n, keys))
+                else:
+                    yield to_rows(batch, index.search(ids, texts, n))
 
     return search_task
 

@@ -75,6 +75,7 @@ def start_spark(config: SparkConfig, app_name: str, log_file: Path) -> SparkSess
     if active is not None:
         return active
     under_submit = "PYSPARK_GATEWAY_PORT" in os.environ
+    log_start = log_file.stat().st_size if log_file.exists() else 0
     problem = None if under_submit else java_problem(os.environ)
     if problem:
         raise SetupError(problem)
@@ -87,11 +88,11 @@ def start_spark(config: SparkConfig, app_name: str, log_file: Path) -> SparkSess
                 settings |= _add_delta_to_running_jvm(config)
             session = _build(settings, app_name)
     except (PySparkException, RuntimeError) as error:
-        raise _explain(error, log_file) from error
+        raise _explain(error, log_file, log_start) from error
     except Exception as error:
         if type(error).__name__ != "Py4JJavaError":
             raise
-        raise _explain(error, log_file) from error
+        raise _explain(error, log_file, log_start) from error
     _log_to(session, log_file)
     return session
 
@@ -103,7 +104,11 @@ def _set_worker_environment(config: SparkConfig) -> None:
 
 
 def _settings(config: SparkConfig) -> dict[str, str]:
-    settings = dict(DELTA_CONF) | {"spark.ui.showConsoleProgress": "false"}
+    settings = dict(DELTA_CONF) | {
+        "spark.ui.showConsoleProgress": "false",
+        # Spark sets OMP_NUM_THREADS of its Python workers from here, else to the cores of a task.
+        "spark.executorEnv.OMP_NUM_THREADS": str(config.torch_threads),
+    }
     if config.master is not None:
         settings["spark.master"] = config.master
         if config.master.startswith("local"):
@@ -153,9 +158,9 @@ def _add_delta_to_running_jvm(config: SparkConfig) -> dict[str, str]:
     return {"spark.jars": ",".join(jars)}
 
 
-def _explain(error: Exception, log_file: Path) -> SetupError:
-    text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
-    recent = text[-20_000:] + str(error)
+def _explain(error: Exception, log_file: Path, log_start: int) -> SetupError:
+    written = log_file.read_bytes()[log_start:] if log_file.exists() else b""
+    recent = written.decode("utf-8", errors="replace") + str(error)
     if "unresolved dependency" in recent or "UNRESOLVED DEPENDENCIES" in recent or "DeltaSpark" in recent:
         return SetupError(f"the Delta Lake jars ({DELTA_PACKAGE}) could not be fetched: {JAR_REMEDY}")
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -89,12 +89,13 @@ def find_done(context: Context, part: Part) -> Done | None:
 
 
 def require_done(context: Context, parts: Sequence[Part]) -> None:
-    """Check that everything before a stage is up to date.
+    """Check that these parts and everything before them are up to date.
 
     Raises:
         DataError: something is not; the message names the command to run.
     """
     for part in parts:
+        require_done(context, part.before)
         if find_done(context, part) is None:
             raise DataError(
                 f"{part.key} has not been run with this config; run `xampler {part.stage} ...` or "
@@ -115,6 +116,7 @@ def run_part(context: Context, part: Part) -> Done:
         run.log_yaml(context.experiment.model_dump(mode="json"), "config.yaml")
         run.log_yaml(context.task.model_dump(mode="json"), "task.yaml")
         run.log_params({f"version_in.{t.name}": context.store.version(t) for t in part.reads})
+        _unmark(context, part)  # from here on its rows may be those of neither state
         outcome = part.run(run)
         seconds = time.monotonic() - started
         run.log_params({f"version_out.{t.name}": context.store.version(t) for t in part.writes})
@@ -136,6 +138,12 @@ def _figures(part: Part, outcome: Outcome, seconds: float) -> dict[str, float]:
         f"{stage}/prompts_scored": outcome.prompts_scored,
     }
     return figures | {f"{stage}/{name}": value for name, value in outcome.metrics.items()}
+
+
+def _unmark(context: Context, part: Part) -> None:
+    rows = context.spark.createDataFrame([], STAGE_RUNS.spark_schema())
+    if not context.store.read(STAGE_RUNS, experiment=context.name, stage=part.key).isEmpty():
+        context.store.replace(STAGE_RUNS, rows, experiment=context.name, stage=part.key)
 
 
 def _mark(context: Context, part: Part, run_id: str, outcome: Outcome, seconds: float) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from pyspark.ml.deepspeed.deepspeed_distributor import DeepspeedTorchDistributor
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -99,18 +99,24 @@ def _export(context: Context, pairs: DataFrame, recipe: str, output: Path) -> Pa
 
 def _launch(context: Context, spec: Path) -> None:
     config = context.experiment.train
-    distributor = DeepspeedTorchDistributor(
-        numGpus=config.ranks, nnodes=1, localMode=config.on_driver, useGpu=torch.cuda.is_available()
-    )
+    # Where Spark was told of no GPU, local ranks still see what CUDA shows them.
+    role = "driver" if config.on_driver else "task"
+    gpus = int(context.spark.conf.get(f"spark.{role}.resource.gpu.amount", "0") or 0)
     log_file = context.engines.log_file
     # Imported here: DeepSpeed takes seconds to import, and only the ranks need it.
     from xampler.training.loop import train_retriever
 
     try:
         with output_to(log_file):
+            distributor = DeepspeedTorchDistributor(
+                numGpus=config.ranks, nnodes=1, localMode=config.on_driver, useGpu=gpus > 0
+            )
             distributor.run(train_retriever, str(spec))
     except (RuntimeError, OSError) as error:
-        raise TrainingError(f"training did not end well ({error}); its messages are in {log_file}") from error
+        # The ranks' errors arrive as text, with a hundred lines of their output.
+        said = re.findall(r"xampler\.errors\.\w+: (.*)", str(error))
+        reason = said[-1] if said else "training did not end well"
+        raise TrainingError(f"{reason}; the messages of the ranks are in {log_file}") from error
 
 
 def _log_history(run: Run, result: dict[str, Any]) -> None:

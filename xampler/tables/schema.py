@@ -211,6 +211,8 @@ _ACCURACY_COLUMNS = (
     Column("accuracy_low", DOUBLE, "lower end of the 95% bootstrap interval"),
     Column("accuracy_high", DOUBLE, "upper end of the 95% bootstrap interval"),
     Column("macro_f1", DOUBLE, "mean F1 over labels, mean over seeds"),
+    Column("macro_f1_low", DOUBLE, "lower end of the 95% bootstrap interval"),
+    Column("macro_f1_high", DOUBLE, "upper end of the 95% bootstrap interval"),
     RUN_ID,
 )
 _ACCURACY_CHECKS = (_SPLIT_CHECK, "accuracy BETWEEN 0 AND 1", "macro_f1 BETWEEN 0 AND 1", "queries > 0")

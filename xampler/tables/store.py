@@ -4,6 +4,9 @@ Tables are reached by path (embedded mode, no metastore) or by catalog name (on 
 """
 
 import logging
+import random
+import time
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 from typing import Self
@@ -11,8 +14,8 @@ from typing import Self
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pydantic import model_validator
-from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.errors import AnalysisException, PySparkException, PythonException
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from xampler.config import Config
@@ -22,6 +25,9 @@ from xampler.tables.schema import Table
 logger = logging.getLogger(__name__)
 
 CONSTRAINT = "xampler_rows"
+# What Delta says when another run has committed in between. Every write here may be repeated.
+CONFLICTS = ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
+TRIES = 6
 
 
 class TablesConfig(Config):
@@ -97,7 +103,10 @@ class TableStore:
             if where:
                 writer = writer.option("replaceWhere", _predicate(where))
             path = self._path(table)
-            writer.save(path) if path else writer.saveAsTable(self._name(table))
+            name = self._name(table)
+            _write(lambda: writer.save(path) if path else writer.saveAsTable(name), table)
+        except PythonException:  # an error of a worker, which says what is wrong
+            raise
         except (Py4JJavaError, PySparkException) as error:
             raise _explain(error, table) from error
         finally:
@@ -131,11 +140,13 @@ class TableStore:
         """
         self._create(table)
         on = " AND ".join(f"stored.{column} = new.{column}" for column in table.key)
-        merge = self._delta(table).alias("stored").merge(_conform(rows, table).alias("new"), on)
-        try:
-            merge.whenNotMatchedInsertAll().execute()
-        except (Py4JJavaError, PySparkException) as error:
-            raise _explain(error, table) from error
+        new = _conform(rows, table).alias("new")
+
+        def merge() -> None:
+            stored = self._delta(table).alias("stored")
+            stored.merge(new, on).whenNotMatchedInsertAll().execute()
+
+        _write(merge, table)
 
     def _create(self, table: Table) -> None:
         if self.exists(table):
@@ -155,7 +166,7 @@ class TableStore:
                     f"ALTER TABLE {self._name(table)} ADD CONSTRAINT {CONSTRAINT} CHECK ({checks})"
                 )
         except (Py4JJavaError, PySparkException) as error:
-            if "already exists" not in str(error):
+            if not any(reason in str(error) for reason in ("already exists", *CONFLICTS)):
                 raise _explain(error, table) from error
         self._existing.add(table.name)
 
@@ -201,12 +212,28 @@ def check_writable(config: TablesConfig) -> None:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another run may probe as well
     except OSError as error:
         raise StoreError(
             f"the table store {path} cannot be written ({error.strerror}); set tables.path in the "
             "environment file to a folder that can"
         ) from error
+
+
+def _write(write: Callable[[], None], table: Table) -> None:
+    """Call ``write``, again where another run committed in between."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            write()
+        except PythonException:  # an error of a worker, which says what is wrong
+            raise
+        except (Py4JJavaError, PySparkException) as error:
+            if attempt == TRIES or not any(conflict in str(error) for conflict in CONFLICTS):
+                raise _explain(error, table) from error
+            logger.info("table %s: another run has just written it; trying again", table.name)
+            time.sleep(random.uniform(0.5, 2.0) * attempt)
+        else:
+            return
 
 
 def _conform(rows: DataFrame, table: Table) -> DataFrame:
@@ -231,7 +258,7 @@ def _check_key(rows: DataFrame, table: Table) -> int:
     return int(counts["rows"])
 
 
-def _equals(where: dict[str, str]) -> "F.Column":  # type: ignore[name-defined]
+def _equals(where: dict[str, str]) -> Column:
     return reduce(lambda a, b: a & b, (F.col(name) == value for name, value in where.items()))
 
 

@@ -18,6 +18,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 FINGERPRINT_TAG = "xampler.fingerprint"
 LOADER = "xampler.models.labeller"
 ARTIFACT = "labeller"
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for no such model or alias
 LABELLER_SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string")]),
     outputs=Schema(
@@ -75,8 +76,10 @@ def version_of(tracker: Tracker, name: str, alias: str) -> Version | None:
     """The version that the alias points to, None if there is none."""
     try:
         found = tracker.client.get_model_version_by_alias(name, alias)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in UNKNOWN:
+            return None
+        raise TrackingError(f"the MLflow server {tracker.uri} does not answer: {error.message}") from error
     return Version(name, str(found.version), dict(found.tags))
 
 
@@ -105,8 +108,11 @@ def download_labeller(tracker: Tracker, name: str, alias_or_version: str) -> tup
 
 
 def _ensure_registered(tracker: Tracker, name: str) -> None:
-    if not tracker.client.search_registered_models(f"name = '{name}'"):
+    try:
         tracker.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise TrackingError(f"the model {name!r} cannot be registered: {error.message}") from error
 
 
 def _look_up(tracker: Tracker, name: str, alias_or_version: str) -> Version:
@@ -118,8 +124,11 @@ def _look_up(tracker: Tracker, name: str, alias_or_version: str) -> Version:
         try:
             entity = tracker.client.get_model_version(name, alias_or_version)
             return Version(name, str(entity.version), dict(entity.tags))
-        except MlflowException:
-            pass
+        except MlflowException as error:
+            if error.error_code not in UNKNOWN:
+                raise TrackingError(
+                    f"the MLflow server {tracker.uri} does not answer: {error.message}"
+                ) from error
     known = sorted(model.name for model in tracker.client.search_registered_models())
     raise TrackingError(
         f"the registry has no model {name!r} with alias or version {alias_or_version!r}; registered are "

@@ -14,6 +14,7 @@ import yaml
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from xampler.config import Config
 from xampler.errors import TrackingError
@@ -112,7 +113,12 @@ class Tracker:
             location = self._artifacts
             if "://" not in location:
                 location = (Path(location).resolve() / name).as_uri()
-        return str(self.client.create_experiment(name, artifact_location=location))
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise TrackingError(f"MLflow cannot make the experiment {name!r}: {error.message}") from error
+            return self._experiment_id(name)  # another run was quicker
 
 
 def _reach(uri: str) -> MlflowClient:
@@ -125,7 +131,7 @@ def _reach(uri: str) -> MlflowClient:
     try:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TrackingError(
             f"the MLflow server {uri} cannot be reached; start it or set tracking.uri in the environment file"
         ) from error

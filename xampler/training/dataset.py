@@ -11,7 +11,7 @@ from itertools import chain, islice
 
 import datasets
 
-from xampler.core.pairing import POSITIVE
+from xampler.core.pairing import POSITIVE, TRAIN
 from xampler.errors import TrainingError
 from xampler.training.recipe import ContrastiveRecipe, InfoNceRecipe, Recipe
 
@@ -35,7 +35,7 @@ def read_queries(shards: str, split: str) -> list[JudgedQuery]:
     """Queries of one split with their judged candidates, ordered by id.
 
     Raises:
-        TrainingError: the shards hold no pair of this split.
+        TrainingError: the shards hold no pair to train on.
     """
     rows = datasets.load_dataset("parquet", data_files=f"{shards}/*.parquet", split="train")
     queries: dict[str, JudgedQuery] = {}
@@ -44,7 +44,7 @@ def read_queries(shards: str, split: str) -> list[JudgedQuery]:
             query = queries.setdefault(row["query_id"], JudgedQuery(row["query_id"], row["query_text"]))
             candidates = query.positives if row["role"] == POSITIVE else query.negatives
             candidates.append((row["candidate_id"], row["candidate_text"]))
-    if not queries:
+    if not queries and split == TRAIN:
         raise TrainingError(f"there is no {split} pair to learn from; run `mine` with more queries")
     for query in queries.values():
         query.positives.sort()

@@ -6,10 +6,21 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from xampler.core.metrics import bootstrap_group_mean, bootstrap_mean, macro_f1, paired_difference
+from xampler.core.metrics import (
+    Interval,
+    bootstrap_group_mean,
+    macro_f1,
+    paired_difference,
+    resample_macro_f1,
+)
 
 LABELS = ("sports", "health", "\u062a\u0639\u0644\u064a\u0645")
 Values = list[NDArray[np.float64]]
+
+
+def bootstrap_mean(values: NDArray[np.float64], samples: int, seed: int) -> Interval:
+    """The interval of one language."""
+    return bootstrap_group_mean([values], samples, seed)
 
 
 def zeros_and_ones(share: float, queries: int) -> NDArray[np.float64]:
@@ -138,3 +149,16 @@ def test_other_queries_are_refused(left: list[int], right: list[int]) -> None:
     assume(left != right)
     with pytest.raises(ValueError, match="same queries"):
         paired_difference([np.ones(n) for n in left], [np.ones(n) for n in right], samples=10, seed=0)
+
+
+def test_resampled_macro_f1_agrees_with_counting_each_resample() -> None:
+    gold = ["a", "a", "b", "c", "b", "a"]
+    predicted = ["a", "b", "b", "a", "b", "a"]
+    labels = ["a", "b", "c", "d"]
+    times = np.random.default_rng(5).multinomial(6, [1 / 6] * 6, size=50)
+    expected = [
+        macro_f1(list(np.repeat(gold, counts)), list(np.repeat(predicted, counts)), labels)
+        for counts in times
+    ]
+    resampled = resample_macro_f1(gold, predicted, labels, 50, np.random.default_rng(5))
+    assert resampled == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,36 @@
+"""``python -m benchmarks``: every measurement, as tables in Markdown."""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_EMBEDDED = Path(__file__).parents[1] / "xampler" / "data" / "embedded"
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="SIB-200 folder, or another in its layout.")] = _EMBEDDED,
+    threads: Annotated[int, typer.Option(min=1, max=2, help="Of torch and of the tokenizers.")] = 1,
+) -> None:
+    """Measure scoring and embedding with the mini models beside their peers, on the CPU."""
+    os.environ["RAYON_NUM_THREADS"] = str(threads)  # read at the tokenizers' first use
+
+    import torch
+    from transformers.utils import logging
+
+    from benchmarks.embedding import run_embedding
+    from benchmarks.scoring import run_scoring
+    from xampler.mini.data import read_corpus
+
+    torch.set_num_threads(threads)
+    logging.disable_progress_bar()
+    pool, tests = read_corpus(data, "train"), read_corpus(data, "test")
+    typer.echo(f"torch {torch.__version__}, transformers {version('transformers')}, threads: {threads}")
+    typer.echo(f"\n## Scoring\n\n{run_scoring(pool, tests)}")
+    typer.echo(f"\n## Embedding\n\n{run_embedding(tests)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

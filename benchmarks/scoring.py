@@ -1,0 +1,185 @@
+"""Log-likelihoods of label words after prompts: ours, the paper's way and a plain loop.
+
+Shapes: P prompts, L labels, B requests of a batch, T tokens, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks import Measurement, Way, markdown_table, measure
+from xampler.core.prompt import Demonstration, build_prompt
+from xampler.core.ranking import cosine_similarity, top_k
+from xampler.core.task import Task
+from xampler.mini.data import POOL_LANG, ParallelCorpus
+from xampler.models.build import EncoderConfig, LanguageModelConfig, load_encoder, load_language_model
+from xampler.models.label_tokens import common_length
+from xampler.models.source import MINI_MODELS
+
+_SIGNAL_QUERIES, _CANDIDATES = 60, 10
+_TRANSLATED_QUERIES, _LANGUAGES, _DEMONSTRATIONS = 12, 18, 10
+_PAPER_BATCH = 8
+# No divisors of the numbers of candidates and languages, so that every n-th prompt takes turns among them.
+_EVERY_ONE_SHOT, _EVERY_TEN_SHOT = 13, 19
+
+_HEADER = (
+    "prompts",
+    "way",
+    "timed",
+    "prompts/s",
+    "tokens/s",
+    "CPU ms a prompt",
+    "x paper's way",
+    "x in CPU time",
+    "off ours, nats",
+)
+
+
+def run_scoring(pool: ParallelCorpus, tests: ParallelCorpus) -> str:
+    """Measure every kind of prompts; a table in Markdown."""
+    task = Task(name="sib200", labels=pool.labels)
+    ours = load_language_model(LanguageModelConfig(model="mini", device="cpu"))
+    plain = PlainModel(task.label_words)
+    kinds = {
+        "one-shot, signal": (signal_prompts(task, pool), _EVERY_ONE_SHOT),
+        "ten-shot, each its own": (ten_shot_prompts(task, pool, tests, shared=False), _EVERY_TEN_SHOT),
+        "ten-shot, shared by translations": (
+            ten_shot_prompts(task, pool, tests, shared=True),
+            _EVERY_TEN_SHOT,
+        ),
+    }
+    rows = []
+    for kind, (prompts, every) in kinds.items():
+        ways = (
+            Way("paper's", plain.score_as_paper, every),
+            Way("plain loop", plain.score_one_by_one, every),
+            Way("xampler", lambda prompts: ours.score_labels(prompts, task.label_words)),
+        )
+        tokens = np.array(ours.count_tokens(prompts))
+        rows += _rows(kind, measure(ways, prompts), tokens)
+    return markdown_table(_HEADER, rows)
+
+
+def _rows(kind: str, measured: Sequence[Measurement], tokens_P: NDArray[np.int64]) -> list[list[str]]:
+    paper, ours = measured[0], measured[-1]
+    return [
+        [
+            kind,
+            one.way.name,
+            str(one.texts),
+            f"{1 / one.wall_s:,.1f}",
+            f"{tokens_P[:: one.way.every].mean() / one.wall_s:,.0f}",
+            f"{1000 * one.cpu_s:,.2f}",
+            f"{paper.wall_s / one.wall_s:.1f}",
+            f"{paper.cpu_s / one.cpu_s:.1f}",
+            "" if one is ours else f"{one.deviation_from(ours):.0e}",
+        ]
+        for one in measured
+    ]
+
+
+def signal_prompts(task: Task, pool: ParallelCorpus) -> list[str]:
+    """One-shot prompts: each query after each of the candidates that the mini encoder proposes."""
+    rows = pool.rows_of(POOL_LANG)
+    texts = [pool.texts_S[row] for row in rows]
+    queries = np.random.default_rng(0).choice(len(texts), size=_SIGNAL_QUERIES, replace=False)
+    vectors = load_encoder(EncoderConfig(model="mini", device="cpu")).encode(texts)
+    itself = queries[:, None] == np.arange(len(texts))[None, :]
+    similarity = cosine_similarity(vectors[queries], vectors)
+    proposed = top_k(similarity, [f"{row:06}" for row in rows], _CANDIDATES, itself)
+    shown = _demonstrations(task, pool)
+    return [
+        build_prompt(task, texts[query], [shown[candidate]])
+        for query, candidates in zip(queries, proposed, strict=True)
+        for candidate in candidates
+    ]
+
+
+def ten_shot_prompts(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, *, shared: bool) -> list[str]:
+    """The same queries in several languages, after random demonstrations.
+
+    Args:
+        shared: the translations of a query follow the same demonstrations, else each prompt its own.
+    """
+    rng = np.random.default_rng(1)
+    langs = rng.choice(tests.langs, size=min(_LANGUAGES, len(tests.langs)), replace=False)
+    meanings = rng.choice(len(tests.label_M), size=_TRANSLATED_QUERIES, replace=False)
+    rows = {lang: tests.rows_of(lang) for lang in langs}
+    shown = _demonstrations(task, pool)
+    prompts = []
+    for meaning in meanings:
+        drawn = rng.permutation(len(shown))[:_DEMONSTRATIONS]
+        for own in rows.values():
+            if not shared:
+                drawn = rng.permutation(len(shown))[:_DEMONSTRATIONS]
+            for row in own[tests.meaning_S[own] == meaning]:
+                prompts.append(build_prompt(task, tests.texts_S[row], [shown[number] for number in drawn]))
+    return prompts
+
+
+def _demonstrations(task: Task, pool: ParallelCorpus) -> list[Demonstration]:
+    labels = [pool.labels[pool.label_M[pool.meaning_S[row]]] for row in pool.rows_of(POOL_LANG)]
+    return [
+        Demonstration(pool.texts_S[row], task.words_of(label))
+        for row, label in zip(pool.rows_of(POOL_LANG), labels, strict=True)
+    ]
+
+
+class PlainModel:
+    """The mini language model as transformers loads it, asked in plain ways."""
+
+    def __init__(self, label_words: Sequence[str]) -> None:
+        folder = MINI_MODELS / "language_model"
+        self.label_words = label_words
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    @torch.inference_mode()
+    def score_as_paper(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Log-likelihoods [P, L] as the paper's harness computes them.
+
+        One request per prompt and label, both encoded apart, the longest first in padded batches of eight;
+        logits and log-softmax over the vocabulary at every token.
+        """
+        requests = [
+            (self.tokenizer(prompt)["input_ids"], self._encode_label(words))
+            for prompt in prompts
+            for words in self.label_words
+        ]
+        lengths = [len(context) + len(label) for context, label in requests]
+        order = np.argsort(lengths, kind="stable")[::-1]
+        scores = np.empty(len(requests))
+        for start in range(0, len(order), _PAPER_BATCH):
+            numbers = order[start : start + _PAPER_BATCH]
+            scores[numbers] = self._score_batch([requests[number] for number in numbers])
+        return scores.reshape(len(prompts), len(self.label_words))
+
+    @torch.inference_mode()
+    def score_one_by_one(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Log-likelihoods [P, L]: one forward per prompt and label, encoded together; no batch, no cache."""
+        scores = []
+        for prompt in prompts:
+            context = self.tokenizer(prompt)["input_ids"]
+            wholes = [self.tokenizer(f"{prompt} {words}")["input_ids"] for words in self.label_words]
+            start = min(common_length(context, whole) for whole in wholes)
+            scores.append([self._score_batch([(whole[:start], whole[start:])])[0] for whole in wholes])
+        return np.array(scores)
+
+    def _encode_label(self, words: str) -> list[int]:
+        ids: list[int] = self.tokenizer(f" {words}", add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _score_batch(self, requests: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        # Padding stands on the right, where a causal model does not look.
+        rows = [torch.tensor([*context, *label][:-1]) for context, label in requests]
+        tokens_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        log_probs_BTV = torch.log_softmax(self.model(tokens_BT, use_cache=False).logits, dim=-1)
+        return [
+            float(
+                log_probs_TV[len(context) - 1 : len(context) - 1 + len(label)][range(len(label)), label].sum()
+            )
+            for log_probs_TV, (context, label) in zip(log_probs_BTV, requests, strict=True)
+        ]

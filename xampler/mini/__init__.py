@@ -1,0 +1,1 @@
+"""The mini models: small stand-ins for the encoder and the language model, made from SIB-200."""
