@@ -1,4 +1,4 @@
-"""Measurements of the costly parts beside their peers: ``python -m benchmarks``, explained in docs/benchmarks.md.
+"""The costly parts beside their peers: ``python -m benchmarks``, explained in docs/benchmarks.md.
 
 Shapes: N texts, D columns.
 """

@@ -22,11 +22,16 @@ def main(
 
     from benchmarks.embedding import run_embedding
     from benchmarks.scoring import run_scoring
+    from xampler.errors import XamplerError
     from xampler.mini.data import read_corpus
 
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
-    pool, tests = read_corpus(data, "train"), read_corpus(data, "test")
+    try:
+        pool, tests = read_corpus(data, "train"), read_corpus(data, "test")
+    except XamplerError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
     typer.echo(f"torch {torch.__version__}, transformers {version('transformers')}, threads: {threads}")
     typer.echo(f"\n## Scoring\n\n{run_scoring(pool, tests)}")
     typer.echo(f"\n## Embedding\n\n{run_embedding(tests)}")

@@ -22,8 +22,8 @@ from xampler.models.source import MINI_MODELS
 _SIGNAL_QUERIES, _CANDIDATES = 60, 10
 _TRANSLATED_QUERIES, _LANGUAGES, _DEMONSTRATIONS = 12, 18, 10
 _PAPER_BATCH = 8
-# No divisors of the numbers of candidates and languages, so that every n-th prompt takes turns among them.
-_EVERY_ONE_SHOT, _EVERY_TEN_SHOT = 13, 19
+# Coprime to the numbers of candidates and languages, so that every n-th prompt takes turns among them.
+_EVERY_ONE_SHOT, _EVERY_TEN_SHOT = 29, 37
 
 _HEADER = (
     "prompts",
@@ -46,10 +46,7 @@ def run_scoring(pool: ParallelCorpus, tests: ParallelCorpus) -> str:
     kinds = {
         "one-shot, signal": (signal_prompts(task, pool), _EVERY_ONE_SHOT),
         "ten-shot, each its own": (ten_shot_prompts(task, pool, tests, shared=False), _EVERY_TEN_SHOT),
-        "ten-shot, shared by translations": (
-            ten_shot_prompts(task, pool, tests, shared=True),
-            _EVERY_TEN_SHOT,
-        ),
+        "ten-shot, shared": (ten_shot_prompts(task, pool, tests, shared=True), _EVERY_TEN_SHOT),
     }
     rows = []
     for kind, (prompts, every) in kinds.items():
@@ -115,8 +112,9 @@ def ten_shot_prompts(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, *,
         for own in rows.values():
             if not shared:
                 drawn = rng.permutation(len(shown))[:_DEMONSTRATIONS]
-            for row in own[tests.meaning_S[own] == meaning]:
-                prompts.append(build_prompt(task, tests.texts_S[row], [shown[number] for number in drawn]))
+            chosen = [shown[number] for number in drawn]
+            translations = own[tests.meaning_S[own] == meaning]
+            prompts += [build_prompt(task, tests.texts_S[row], chosen) for row in translations]
     return prompts
 
 
@@ -177,9 +175,8 @@ class PlainModel:
         rows = [torch.tensor([*context, *label][:-1]) for context, label in requests]
         tokens_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         log_probs_BTV = torch.log_softmax(self.model(tokens_BT, use_cache=False).logits, dim=-1)
-        return [
-            float(
-                log_probs_TV[len(context) - 1 : len(context) - 1 + len(label)][range(len(label)), label].sum()
-            )
-            for log_probs_TV, (context, label) in zip(log_probs_BTV, requests, strict=True)
-        ]
+        scores = []
+        for log_probs_TV, (context, label) in zip(log_probs_BTV, requests, strict=True):
+            places = range(len(context) - 1, len(context) - 1 + len(label))
+            scores.append(float(log_probs_TV[places, label].sum()))
+        return scores

@@ -56,7 +56,7 @@ def test_a_job_out_of_order_says_what_to_run(
 ) -> None:
     result = submit("mine_pairs", environment, small_experiment, tmp_path)
     assert result.returncode == 2
-    assert "score has not been run with this config; run `xampler score" in result.stderr
+    assert "ingest has not been run with this config; run `xampler ingest" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from xampler.mini.measure import Judgements, Retrieval, Share
-
-
-@dataclass(frozen=True)
-class SplitFigures:
-    """Everything measured on one split.
-
-    Attributes:
-        languages: languages of the split; retrieval is measured in all of them.
-        retrieval: by encoder, ``untrained`` and ``fine-tuned``.
-        prompt_queries: queries that were put to the language model for each row of ``prompts``.
-        prompts: accuracy by choice of demonstrations.
-    """
-
-    languages: int
-    retrieval: Mapping[str, Retrieval]
-    prompt_queries: int
-    prompts: Mapping[str, Share]
-    judgements: Judgements
-
+from xampler.mini.figures import SplitFigures
+from xampler.mini.measure import Share
 
 _FRONT = """---
 license: cc-by-sa-4.0

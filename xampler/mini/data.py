@@ -51,6 +51,23 @@ class ParallelCorpus:
         return order
 
 
+@dataclass(frozen=True)
+class TokenisedSplit:
+    """A split with its sentences as token ids, without special tokens."""
+
+    corpus: ParallelCorpus
+    ids_S: list[NDArray[np.int32]]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Label of each sentence."""
+        return self.corpus.label_M[self.corpus.meaning_S]
+
+    def pool_rows(self) -> NDArray[np.int64]:
+        """Rows of the English sentences."""
+        return self.corpus.rows_of(POOL_LANG)
+
+
 def read_corpus(data: Path, split: str) -> ParallelCorpus:
     """Read one split of every language that has it.
 

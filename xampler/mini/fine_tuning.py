@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import XLMRobertaModel
 
 from xampler.config import Config
-from xampler.mini.encoder import drop_tokens, embed, embed_batch, linear_schedule
+from xampler.mini.contrast import drop_tokens, linear_schedule
+from xampler.mini.encoder import embed, embed_batch
 
 
 class FineTuningConfig(Config):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import LlamaForCausalLM, XLMRobertaModel
 
 from xampler.config import Config
-from xampler.mini.data import POOL_LANG, ParallelCorpus
+from xampler.mini.data import POOL_LANG, ParallelCorpus, TokenisedSplit
 from xampler.mini.encoder import embed
 from xampler.mini.prompts import PromptTokens
 from xampler.mini.tokenizer import PAD_ID
@@ -31,23 +31,6 @@ class MeasureConfig(Config):
     judgements: int = 2_000  # one-shot prompts
     candidates: int = 20  # of the untrained encoder, from which one-shot demonstrations are drawn
     prompts_per_batch: int = 32
-
-
-@dataclass(frozen=True)
-class TokenisedSplit:
-    """A split with its sentences as token ids, without special tokens."""
-
-    corpus: ParallelCorpus
-    ids_S: list[NDArray[np.int32]]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Label of each sentence."""
-        return self.corpus.label_M[self.corpus.meaning_S]
-
-    def pool_rows(self) -> NDArray[np.int64]:
-        """Rows of the English sentences."""
-        return self.corpus.rows_of(POOL_LANG)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import pytest
 
 from xampler.mini.build import MiniModelsConfig, build_mini_models
 from xampler.mini.encoder import EncoderConfig
+from xampler.mini.figures import FiguresConfig
 from xampler.mini.fine_tuning import FineTuningConfig
 from xampler.mini.language_model import LanguageModelConfig
 from xampler.mini.measure import MeasureConfig
+from xampler.mini.prompt_data import PromptTrainingConfig
 from xampler.mini.tokenizer import TokenizerConfig
-from xampler.mini.training import PromptTrainingConfig
 from xampler.mini.vectors import VectorsConfig
 
 SUBJECTS = {
@@ -33,7 +34,6 @@ LANGS = {
     "bbb_Latn": ("zo", "more {verb} {verb} {subject}"),
     "ccc_Latn": ("mi", "{subject} {subject} {subject} more {verb}"),
 }
-SEED = 7
 
 
 def made_up_sentence(lang: str, subject: str, verb: str) -> str:
@@ -62,6 +62,7 @@ def write_corpus(folder: Path) -> None:
             writer.writerows(rows)
 
 
+@pytest.fixture(scope="session")
 def tiny_config() -> MiniModelsConfig:
     """Few steps, small shapes, no teacher."""
     return MiniModelsConfig(
@@ -72,8 +73,10 @@ def tiny_config() -> MiniModelsConfig:
         prompts=PromptTrainingConfig(
             steps=3, prompts_per_step=4, most_demonstrations=3, clusters=(3,), warm_up=1
         ),
-        fine_tuning=FineTuningConfig(steps=2, queries_per_step=8, warm_up=1),
-        measure=MeasureConfig(demonstrations=3, languages=2, queries=4, judgements=8, candidates=5),
+        figures=FiguresConfig(
+            fine_tuning=FineTuningConfig(steps=2, queries_per_step=8, warm_up=1),
+            measure=MeasureConfig(demonstrations=3, languages=2, queries=4, judgements=8, candidates=5),
+        ),
         with_teacher=False,
     )
 
@@ -87,8 +90,10 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mini_folder(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mini_folder(
+    corpus_folder: Path, tiny_config: MiniModelsConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Both models, built from the made-up corpus."""
     output = tmp_path_factory.mktemp("mini")
-    build_mini_models(corpus_folder, output, seed=SEED, config=tiny_config())
+    build_mini_models(corpus_folder, output, seed=7, config=tiny_config)
     return output

@@ -12,11 +12,10 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, XLMRobertaModel
 
-from tests.unit.mini.conftest import SEED, tiny_config
 from xampler.core.prompt import Demonstration, build_prompt
 from xampler.core.task import Task
 from xampler.errors import DataError
-from xampler.mini.build import build_mini_models
+from xampler.mini.build import MiniModelsConfig, build_mini_models
 from xampler.mini.saving import ENCODER, LANGUAGE_MODEL, write_folder
 
 TEXTS = ["the runner sees one more runner", "moreka ka", "", "العربية 中文 \n 12"]
@@ -37,7 +36,7 @@ def test_encoder_loads_with_transformers_and_sentence_transformers_and_pools_mea
 
 def test_encoder_takes_long_texts(mini_folder: Path) -> None:
     encoder = SentenceTransformer(str(mini_folder / ENCODER), device="cpu")
-    assert encoder.max_seq_length >= 256
+    assert encoder.max_seq_length == 256
     assert np.isfinite(encoder.encode("runner " * 2_000)).all()
 
 
@@ -78,7 +77,7 @@ def test_cards_hold_licence_seed_and_figures(mini_folder: Path) -> None:
             "CC BY-SA",
             "FLORES-200",
             "Apache-2.0",
-            f"seed {SEED}",
+            "seed 7",
             "must not be used",
             "| test |",
         ):
@@ -86,8 +85,10 @@ def test_cards_hold_licence_seed_and_figures(mini_folder: Path) -> None:
         assert "{" not in card
 
 
-def test_same_seed_gives_the_same_models(mini_folder: Path, corpus_folder: Path, tmp_path: Path) -> None:
-    build_mini_models(corpus_folder, tmp_path, seed=SEED, config=tiny_config())
+def test_same_seed_gives_the_same_models(
+    mini_folder: Path, corpus_folder: Path, tiny_config: MiniModelsConfig, tmp_path: Path
+) -> None:
+    build_mini_models(corpus_folder, tmp_path, seed=7, config=tiny_config)
     for name in (ENCODER, LANGUAGE_MODEL):
         again, before = (load_file(root / name / "model.safetensors") for root in (tmp_path, mini_folder))
         assert all(torch.equal(again[key], before[key]) for key in before)
@@ -111,7 +112,8 @@ def test_other_labels_than_the_known_ones_are_a_data_error(corpus_folder: Path, 
 
 def test_a_failed_write_keeps_the_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    write_folder(folder, lambda fresh: (fresh / "weights").write_text("old", encoding="utf-8") and None)
+    folder.mkdir()
+    (folder / "weights").write_text("old", encoding="utf-8")
 
     def fail(fresh: Path) -> None:
         (fresh / "weights").write_text("half", encoding="utf-8")
@@ -125,6 +127,6 @@ def test_a_failed_write_keeps_the_old_folder(tmp_path: Path) -> None:
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    for name in ("first", "second"):
-        write_folder(folder, lambda fresh, name=name: (fresh / name).touch())
+    write_folder(folder, lambda fresh: (fresh / "first").touch())
+    write_folder(folder, lambda fresh: (fresh / "second").touch())
     assert [path.name for path in folder.iterdir()] == ["second"]
