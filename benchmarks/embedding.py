@@ -11,7 +11,7 @@ from benchmarks import Measurement, Way, markdown_table, measure
 from xampler.mini.data import ParallelCorpus
 from xampler.models.build import EncoderConfig, encoder_folder, load_encoder
 
-_TEXTS = 432
+_TEXTS = 288
 _HEADER = (
     "encoder",
     "way",

@@ -83,12 +83,15 @@ def test_the_language_model_starts_as_a_vote_for_the_similar_demonstration(token
     tokens = PromptTokens.of(tokenizer, SIB200_LABELS)
     rng = np.random.default_rng(2)
     topics = rng.normal(size=(2, config.vector))
-    vectors = np.zeros((tokenizer.get_vocab_size(), config.vector), dtype=np.float32)
-    first_words, second_words = np.arange(30, 60), np.arange(60, 90)
-    vectors[first_words] = topics[0] + 0.3 * rng.normal(size=(30, config.vector))
-    vectors[second_words] = topics[1] + 0.3 * rng.normal(size=(30, config.vector))
+    size = tokenizer.get_vocab_size()
     identity_ids = tokens.identity_ids
-    words = [np.setdiff1d(own, identity_ids).astype(np.int32) for own in (first_words, second_words)]
+    words = np.array_split(
+        np.setdiff1d(np.arange(len(SPECIAL_TOKENS), size), identity_ids).astype(np.int32), 2
+    )
+    # as in real text, words of one topic differ by more than topics do
+    vectors = rng.normal(scale=2.8, size=(size, config.vector)).astype(np.float32)
+    for topic, own in zip(topics, words, strict=True):
+        vectors[own] += topic
     embeddings = word_embeddings(vectors, identity_ids, config)
     model = build_language_model(
         embeddings, identity_ids, [label[0] for label in tokens.labels], config, seed=0
