@@ -119,9 +119,15 @@ def test_rewritten_shards_are_read_anew(tmp_path: Path) -> None:
     assert [query.query_id for query in read_queries(shards, TRAIN)] == ["q7"]
 
 
-def test_split_without_pairs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no held_out pair"):
-        read_queries(write_shards(tmp_path / "shards", ROWS[:4]), HELD_OUT)
+def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards", [row for row in ROWS if row[3] == HELD_OUT])
+    assert read_queries(shards, HELD_OUT)
+    with pytest.raises(TrainingError, match="no train pair"):
+        read_queries(shards, TRAIN)
+
+
+def test_nothing_held_out_is_no_error(tmp_path: Path) -> None:
+    assert read_queries(write_shards(tmp_path / "shards", ROWS[:4]), HELD_OUT) == []
 
 
 def test_held_out_samples_have_both_roles() -> None:
