@@ -3,6 +3,7 @@
 Shapes: N texts, D dimensions.
 """
 
+import copy
 import json
 import logging
 import shutil
@@ -26,7 +27,13 @@ from torch.utils.data import SequentialSampler
 from xampler.core.pairing import HELD_OUT, TRAIN
 from xampler.training.dataset import JudgedQuery, held_out_samples, read_queries, training_rows
 from xampler.training.deepspeed_engine import deepspeed_dict, prepare_engine
-from xampler.training.recipe import RESULT_FILE, ContrastiveRecipe, InfoNceRecipe, Recipe, TrainingSpec
+from xampler.training.recipe import (
+    RESULT_FILE,
+    ContrastiveRecipe,
+    InfoNceRecipe,
+    Recipe,
+    TrainingSpec,
+)
 from xampler.training.start import load_starting_encoder
 
 logger = logging.getLogger(__name__)
@@ -41,7 +48,8 @@ def train_retriever(spec_file: str) -> dict[str, Any]:
     """Train by the spec in ``spec_file`` (JSON of TrainingSpec); every rank calls this.
 
     Returns:
-        ``history`` (the trainer's log entries), ``best`` (held-out MAP of the kept checkpoint),
+        ``history`` (the trainer's log entries), ``best`` (held-out MAP of the kept checkpoint, before
+        the share of the starting weights goes in),
         ``mean_cosine`` of random pairs before training, ``warnings``, ``seconds``.
 
     Raises:
@@ -56,8 +64,13 @@ def train_retriever(spec_file: str) -> dict[str, Any]:
     queries, held_out = read_queries(spec.shards, TRAIN), read_queries(spec.shards, HELD_OUT)
     mean_cosine, warnings = check_cosines(model, queries, spec.recipe)
     work = Path(spec.output).with_name(Path(spec.output).name + ".work")
+    start = copy.deepcopy(model.state_dict()) if spec.recipe.start_share else {}
+    if spec.recipe.train_embeddings == "none":
+        freeze_embeddings(model)
     trainer = build_trainer(model, queries, held_out, spec, work)
     trainer.train()
+    if start:
+        keep_share_of_start(trainer.model, start, spec.recipe.start_share)
     result = {
         "history": trainer.state.log_history,
         "best": trainer.state.best_metric,
@@ -123,6 +136,19 @@ def training_arguments(
         use_cpu=not torch.cuda.is_available(),
         deepspeed=deepspeed_dict(recipe),
     )
+
+
+def freeze_embeddings(model: SentenceTransformer) -> None:
+    """Leave the vocabulary's rows as they are: most of a multilingual encoder's parameters."""
+    transformer: Any = model[0]
+    transformer.auto_model.get_input_embeddings().requires_grad_(False)
+
+
+def keep_share_of_start(model: SentenceTransformer, start: dict[str, torch.Tensor], share: float) -> None:
+    """Move the weights by ``share`` of the way back to ``start`` (weights by name), in place."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.lerp_(start[name].to(weight), share)
 
 
 def build_loss(model: SentenceTransformer, recipe: Recipe, ranks: int) -> torch.nn.Module:

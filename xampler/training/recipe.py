@@ -21,6 +21,10 @@ class RecipeConfig(Config):
     max_tokens: int = Field(default=256, ge=8)
     word_dropout: float = Field(default=0.0, ge=0, lt=1)  # share of words left out of each training text
     evaluate_every: int = Field(ge=1)  # steps
+    train_embeddings: Literal["all", "none"] = "all"  # none: the rows of the vocabulary stay as they are
+    # Share of the starting weights in the weights that are kept (WiSE-FT, arXiv 2109.01903): training on
+    # English alone pulls languages apart, and this takes part of that back.
+    start_share: float = Field(default=0.0, ge=0, lt=1)
     zero_stage: Literal[0, 1, 2] = 2
     seed: int = 0
 

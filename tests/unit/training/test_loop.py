@@ -28,7 +28,13 @@ from xampler.models.build import EncoderConfig, load_encoder
 from xampler.training import loop
 from xampler.training.dataset import JudgedQuery, held_out_samples, read_queries
 from xampler.training.loop import check_cosines, train_retriever
-from xampler.training.recipe import RESULT_FILE, ContrastiveRecipe, InfoNceRecipe, Recipe, TrainingSpec
+from xampler.training.recipe import (
+    RESULT_FILE,
+    ContrastiveRecipe,
+    InfoNceRecipe,
+    Recipe,
+    TrainingSpec,
+)
 
 TOPICS = {
     "sports": "ball goal team match win",
@@ -206,6 +212,35 @@ def test_same_seed_same_weights_another_seed_other_rows(tmp_path: Path, encoder_
         losses.append(logged(train(folder, encoder_folder, infonce(steps=3, seed=seed))["history"], "loss"))
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """Without the pooler: no checkpoint has one, so that each load draws it anew."""
+    named = SentenceTransformer(str(folder), device="cpu").named_parameters()
+    return {name: weight for name, weight in named if "pooler" not in name}
+
+
+def test_frozen_embeddings_stay_and_the_rest_learns(tmp_path: Path, encoder_folder: Path) -> None:
+    before = weights_of(encoder_folder)
+    train(tmp_path, encoder_folder, infonce(train_embeddings="none"))
+    after = weights_of(tmp_path / "retriever")
+    moved = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert not any("word_embeddings" in name for name in moved)
+    assert any("encoder.layer" in name for name in moved)
+
+
+def test_share_of_the_start_stays_in_the_kept_weights(tmp_path: Path, encoder_folder: Path) -> None:
+    start = weights_of(encoder_folder)
+    kept = []
+    for share in (0.0, 0.25):
+        folder = tmp_path / str(share)
+        folder.mkdir()
+        train(folder, encoder_folder, infonce(steps=8, start_share=share))
+        kept.append(weights_of(folder / "retriever"))
+    trained, mixed = kept
+    assert any(not torch.equal(trained[name], start[name]) for name in start)
+    for name, weight in mixed.items():
+        torch.testing.assert_close(weight, 0.25 * start[name] + 0.75 * trained[name])
 
 
 class FallingEvaluator(SentenceEvaluator):
