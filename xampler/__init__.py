@@ -1,5 +1,6 @@
 """XAMPLER: label text in 500+ languages from English examples."""
 
-from importlib.metadata import version
+from xampler.models import embed_texts, score_labels
 
-__version__ = version("xampler")
+__version__ = "0.1.0"
+__all__ = ["embed_texts", "score_labels"]

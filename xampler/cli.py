@@ -18,7 +18,9 @@ app = typer.Typer(
     "Start with `xampler demo`; then `xampler run --config conf/experiments/sib200.yaml`.",
 )
 mini_app = typer.Typer(no_args_is_help=True, help="The mini models that ship with the package.")
+model_app = typer.Typer(no_args_is_help=True, help="Language models and retrievers.")
 app.add_typer(mini_app, name="mini")
+app.add_typer(model_app, name="model")
 
 Env = Annotated[
     Path | None,
@@ -202,6 +204,35 @@ def mini_build(
     def work() -> None:
         set_up_logging(Screen(quiet, verbose, debug), Path(".xampler/log/xampler.log"))
         build_mini_models(data, output)
+
+    _exit(work, debug=debug)
+
+
+@model_app.command(
+    "merge",
+    help="Merge an experiment's adapter into its base once, into the folder `language_model.merged`."
+    + EXAMPLE.format(
+        command="model merge --config conf/experiments/sib200_paper.yaml "
+        "--set language_model.merged=models/mala-500"
+    ),
+)
+def model_merge(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Merge base and adapter."""
+    from xampler.config import load_config
+    from xampler.models.build import merge_adapter
+    from xampler.pipeline.entry import Screen, set_up_logging
+    from xampler.pipeline.experiment import ExperimentConfig
+
+    def work() -> None:
+        set_up_logging(Screen(quiet, verbose, debug), Path(".xampler/log/xampler.log"))
+        folder = merge_adapter(load_config(ExperimentConfig, config, overrides or []).language_model)
+        typer.echo(f"merged weights: {folder}")
 
     _exit(work, debug=debug)
 

@@ -4,6 +4,7 @@ Importing this module costs nothing; torch and transformers are imported when a 
 """
 
 import functools
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _MINI_LANGUAGE_MODEL = "language_model"
 _MINI_ENCODER = "encoder"
+_MERGED_OF = "merged_of.txt"  # in a merged folder: hash of base, adapter and dtype
 
 
 class LanguageModelConfig(Config):
@@ -31,6 +33,7 @@ class LanguageModelConfig(Config):
     revision: str | None = None  # of a hub id
     adapter: str | None = None  # hub id or folder of a PEFT adapter
     adapter_revision: str | None = None
+    merged: str | None = None  # folder of the merged weights, made by `xampler model merge`
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"  # a torch device; auto: cuda where there is one
     max_tokens: int = 2048  # longest prompt, label words included; the model's positions bound it too
@@ -56,11 +59,77 @@ class EncoderConfig(Config):
 
 def scorer_id(config: LanguageModelConfig) -> str:
     """Id (16 hexadecimal digits) of what a score depends on beside its prompt."""
+    return stable_hash(*_contents(config), config.dtype, config.label_tokens)[:16]
+
+
+def merge_adapter(config: LanguageModelConfig) -> Path:
+    """Merge the adapter into its base and keep weights and tokenizer in the folder ``merged``.
+
+    Workers then load one checkpoint, memory-mapped, in place of two and a merge. Done once: a folder
+    that is of this base, adapter and dtype is left as it is.
+
+    Raises:
+        ModelError: ``adapter`` or ``merged`` is not given, a model cannot be had, or the folder holds
+            something else.
+    """
+    if config.adapter is None or config.merged is None:
+        raise ModelError("language_model: give adapter, and merged, the folder for the merged weights")
+    target = Path(config.merged).expanduser()
+    if target.exists():
+        _check_merged(config, target)
+        return target
+
+    from transformers import AutoTokenizer
+
+    from xampler.models.adapter import load_adapted, tokenizer_folder
+
+    unmerged = config.model_copy(update={"merged": None})
+    folder, adapter = _find_language_model(unmerged)
+    with _loading(config.model):
+        tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
+        )
+        model = load_adapted(folder, Path(str(adapter)), len(tokenizer), _options(config))
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    (partial / _MERGED_OF).write_text(_merged_of(config), encoding="utf-8")
+    partial.rename(target)
+    return target
+
+
+def _contents(config: LanguageModelConfig) -> tuple[str, str]:
+    """What stands for base and adapter in ids."""
     base = model_content(config.model, config.revision, _MINI_LANGUAGE_MODEL)
-    adapter = (
-        model_content(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL) if config.adapter else ""
-    )
-    return stable_hash(base, adapter, config.dtype, config.label_tokens)[:16]
+    if config.adapter is None:
+        return base, ""
+    return base, model_content(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL)
+
+
+def _find_language_model(config: LanguageModelConfig) -> tuple[Path, Path | None]:
+    """Folders of the weights and of an adapter that is still to be merged."""
+    if config.adapter is None:
+        return find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL), None
+    merged = Path(config.merged).expanduser() if config.merged else None
+    if merged is not None and merged.exists():
+        _check_merged(config, merged)
+        return merged, None
+    base = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
+    return base, find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL)
+
+
+def _merged_of(config: LanguageModelConfig) -> str:
+    return stable_hash(*_contents(config), config.dtype)
+
+
+def _check_merged(config: LanguageModelConfig, merged: Path) -> None:
+    marker = merged / _MERGED_OF
+    if not marker.is_file() or marker.read_text(encoding="utf-8") != _merged_of(config):
+        raise ModelError(
+            f"{merged}: not the merge of this base, adapter and dtype; remove the folder or name another "
+            "under language_model.merged, then run `xampler model merge`"
+        )
 
 
 def encoder_folder(config: EncoderConfig) -> Path:
@@ -86,10 +155,7 @@ def load_language_model(config: LanguageModelConfig) -> "CausalLanguageModel":
     Raises:
         ModelError: the model cannot be found, reached or loaded.
     """
-    folder = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
-    adapter = (
-        find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL) if config.adapter else None
-    )
+    folder, adapter = _find_language_model(config)
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -122,10 +188,7 @@ def check_label_words(config: LanguageModelConfig, label_words: Sequence[str]) -
         ModelError: the model cannot be found or reached.
         LabelWordError: label words that tokenise to nothing.
     """
-    folder = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
-    adapter = (
-        find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL) if config.adapter else None
-    )
+    folder, adapter = _find_language_model(config)
 
     from transformers import AutoTokenizer
 

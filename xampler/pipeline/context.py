@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -11,6 +12,7 @@ from pyspark.sql import SparkSession
 from xampler.config import Config
 from xampler.core.task import Task
 from xampler.pipeline.experiment import ExperimentConfig
+from xampler.pipeline.markers import Markers
 from xampler.pipeline.progress import Progress
 from xampler.pipeline.session import SparkConfig, start_spark
 from xampler.tables.store import TablesConfig, TableStore, check_writable
@@ -68,6 +70,11 @@ class Context:
     def name(self) -> str:
         """The experiment's name: owner of its rows."""
         return self.experiment.name
+
+    @cached_property
+    def markers(self) -> Markers:
+        """Which parts are finished, read once: one process at a time runs an experiment."""
+        return Markers(self.store, self.name)
 
 
 @contextmanager

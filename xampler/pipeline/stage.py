@@ -10,16 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
-
-from pyspark.sql import functions as F
 
 import xampler
 from xampler.core.text import stable_hash
 from xampler.errors import DataError
 from xampler.pipeline.context import Context
-from xampler.tables.schema import STAGE_RUNS, Table
+from xampler.pipeline.markers import Marker
+from xampler.tables.schema import Table
 from xampler.tracking.run import Run
 
 logger = logging.getLogger(__name__)
@@ -80,12 +78,10 @@ def find_done(context: Context, part: Part) -> Done | None:
     """The finished run of the part in its present state, if there is one and its tables still exist."""
     if not all(context.store.exists(table) for table in part.writes):
         return None
-    rows = context.store.read(STAGE_RUNS, experiment=context.name, stage=part.key)
-    row = rows.where(F.col("fingerprint") == fingerprint(context, part)).first()
-    if row is None:
+    marker = context.markers.find(part.key)
+    if marker is None or marker.fingerprint != fingerprint(context, part):
         return None
-    result = json.loads(row["result"])
-    return Done(part.key, row["run_id"], 0.0, 0, result) if part.still_there(result) else None
+    return Done(part.key, marker.run_id, 0.0, 0, marker.result) if part.still_there(marker.result) else None
 
 
 def require_done(context: Context, parts: Sequence[Part]) -> None:
@@ -116,13 +112,14 @@ def run_part(context: Context, part: Part) -> Done:
         run.log_yaml(context.experiment.model_dump(mode="json"), "config.yaml")
         run.log_yaml(context.task.model_dump(mode="json"), "task.yaml")
         run.log_params({f"version_in.{t.name}": context.store.version(t) for t in part.reads})
-        _unmark(context, part)  # from here on its rows may be those of neither state
+        context.markers.drop(part.key)  # from here on its rows may be those of neither state
         outcome = part.run(run)
         seconds = time.monotonic() - started
         run.log_params({f"version_out.{t.name}": context.store.version(t) for t in part.writes})
         run.log_params({"fingerprint": fingerprint(context, part)})
         run.log_metrics(_figures(part, outcome, seconds))
-        _mark(context, part, run.run_id, outcome, seconds)
+        marker = Marker(fingerprint(context, part), run.run_id, outcome.result)
+        context.markers.put(part.key, marker, seconds)
     logger.info(
         "%s: %d rows in %.1f s (%.0f rows/s)", part.key, outcome.rows, seconds, outcome.rows / seconds
     )
@@ -138,23 +135,3 @@ def _figures(part: Part, outcome: Outcome, seconds: float) -> dict[str, float]:
         f"{stage}/prompts_scored": outcome.prompts_scored,
     }
     return figures | {f"{stage}/{name}": value for name, value in outcome.metrics.items()}
-
-
-def _unmark(context: Context, part: Part) -> None:
-    rows = context.spark.createDataFrame([], STAGE_RUNS.spark_schema())
-    if not context.store.read(STAGE_RUNS, experiment=context.name, stage=part.key).isEmpty():
-        context.store.replace(STAGE_RUNS, rows, experiment=context.name, stage=part.key)
-
-
-def _mark(context: Context, part: Part, run_id: str, outcome: Outcome, seconds: float) -> None:
-    row = (
-        context.name,
-        part.key,
-        fingerprint(context, part),
-        json.dumps(outcome.result, default=str),
-        seconds,
-        run_id,
-        datetime.now(UTC),
-    )
-    rows = context.spark.createDataFrame([row], STAGE_RUNS.spark_schema())
-    context.store.replace(STAGE_RUNS, rows, experiment=context.name, stage=part.key)

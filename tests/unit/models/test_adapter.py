@@ -9,7 +9,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from xampler.errors import ModelError
-from xampler.models.build import LanguageModelConfig, load_language_model, scorer_id
+from xampler.models.build import (
+    LanguageModelConfig,
+    load_language_model,
+    merge_adapter,
+    scorer_id,
+)
 from xampler.models.causal_lm import CausalLanguageModel
 
 PROMPTS = ["water is here and is", "Новости is"]
@@ -98,3 +103,63 @@ def test_adapter_without_safetensors(folders: tuple[Path, Path, PeftModel]) -> N
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"expected adapter_model\.safetensors"):
         load_language_model(LanguageModelConfig(model=str(base), adapter=str(adapter)))
+
+
+def _merging(folders: tuple[Path, Path, PeftModel], **changes: str) -> LanguageModelConfig:
+    base, adapter, _ = folders
+    values = {"model": str(base), "adapter": str(adapter), "merged": str(base.with_name("merged"))}
+    return LanguageModelConfig.model_validate(values | changes)
+
+
+def test_weights_merged_once_score_the_same_without_base_and_adapter(
+    folders: tuple[Path, Path, PeftModel],
+) -> None:
+    config = _merging(folders)
+    before = load_language_model.__wrapped__(config).score_labels(PROMPTS, LABELS)
+    identity = scorer_id(config)
+    merged = merge_adapter(config)
+    assert {path.suffix for path in merged.iterdir()} >= {".safetensors", ".json"}
+    written = (merged / "model.safetensors").stat().st_mtime_ns
+    assert merge_adapter(config) == merged
+    assert (merged / "model.safetensors").stat().st_mtime_ns == written
+    # Only the folder is read now; what scores are kept under does not change.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xampler.models.adapter.load_adapted", None)
+        after = load_language_model.__wrapped__(config).score_labels(PROMPTS, LABELS)
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    assert scorer_id(config) == identity == scorer_id(_merging(folders, merged="elsewhere"))
+
+
+def test_folder_of_another_merge_is_refused(folders: tuple[Path, Path, PeftModel]) -> None:
+    merge_adapter(_merging(folders))
+    other = _merging(folders, dtype="bfloat16")
+    with pytest.raises(ModelError, match="not the merge of this base, adapter and dtype"):
+        load_language_model.__wrapped__(other)
+    with pytest.raises(ModelError, match="xampler model merge"):
+        merge_adapter(other)
+
+
+def test_merge_without_adapter_or_folder_is_refused(folders: tuple[Path, Path, PeftModel]) -> None:
+    base, adapter, _ = folders
+    for config in (
+        LanguageModelConfig(model=str(base), merged="merged"),
+        LanguageModelConfig(model=str(base), adapter=str(adapter)),
+    ):
+        with pytest.raises(ModelError, match="give adapter, and merged"):
+            merge_adapter(config)
+
+
+def test_killed_merge_leaves_no_folder(
+    folders: tuple[Path, Path, PeftModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _merging(folders)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", die)
+        with pytest.raises(KeyboardInterrupt):
+            merge_adapter(config)
+    assert not Path(str(config.merged)).exists()
+    assert merge_adapter(config).is_dir()
