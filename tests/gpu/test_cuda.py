@@ -1,0 +1,53 @@
+"""The same figures on a CUDA device as on the CPU, with the models that ship."""
+
+import numpy as np
+import pytest
+import torch
+
+from xampler.models.build import EncoderConfig, LanguageModelConfig, load_encoder, load_language_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+LABELS = ["science/technology", "travel", "politics", "sports", "health", "entertainment", "geography"]
+SENTENCES = [
+    "The team won the final match by two goals.",
+    "Timu ilishinda mechi ya mwisho kwa mabao mawili.",
+    "Die Ärztin verschrieb ihm ein neues Medikament.",
+    "数学の問題を解く新しい方法が見つかった。",
+]
+PROMPTS = [f"The topic of the news {text} is" for text in SENTENCES]
+
+
+def score(device: str, dtype: str) -> np.ndarray:
+    config = LanguageModelConfig.model_validate({"model": "mini", "device": device, "dtype": dtype})
+    return load_language_model(config).score_labels(PROMPTS, LABELS)
+
+
+def embed(device: str, dtype: str) -> np.ndarray:
+    config = EncoderConfig.model_validate({"model": "mini", "device": device, "dtype": dtype})
+    return load_encoder(config).encode(SENTENCES)
+
+
+def test_scores_in_float32_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    np.testing.assert_allclose(score("cuda", "float32"), score("cpu", "float32"), atol=1e-3)
+
+
+def test_scores_in_bfloat16_rank_most_labels_alike() -> None:
+    half, whole = score("cuda", "bfloat16"), score("cpu", "float32")
+    assert np.isfinite(half).all()
+    assert np.abs(half - whole).mean() < 0.5
+
+
+def test_vectors_in_float32_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    np.testing.assert_allclose(embed("cuda", "float32"), embed("cpu", "float32"), atol=1e-3)
+
+
+def test_vectors_in_bfloat16_point_the_same_way() -> None:
+    half, whole = embed("cuda", "bfloat16"), embed("cpu", "float32")
+    norms = np.linalg.norm(half, axis=1) * np.linalg.norm(whole, axis=1)
+    assert ((half * whole).sum(axis=1) / norms > 0.99).all()
