@@ -178,6 +178,18 @@ def test_bad_rows_are_rejected_with_reason(
         assert row[0] in rejected[number]["content"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_without_a_label_are_kept_outside_of_training(
+    spark: SparkSession, read: Reader, tmp_path: Path, kind: str
+) -> None:
+    unlabelled = [("d", "Habari", "swh_Latn", "", "test"), ("e", "Hi", "eng_Latn", "", "dev")]
+    path = write_table(spark, tmp_path / f"corpus.{kind}", kind, [*unlabelled, *ROWS])
+    found = read(path, kind, train="all", dev="all", test="all")
+    labels = {row["text"]: row["label"] for row in found.texts.collect()}
+    assert labels["Habari"] is labels["Hi"] is None
+    assert found.rejected.count() == 0
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "delta"])
 def test_null_is_an_empty_value(spark: SparkSession, read: Reader, tmp_path: Path, kind: str) -> None:
     nulls = [tuple(None if column == gap else "travel" for column in HEADER) for gap in HEADER[1:]]

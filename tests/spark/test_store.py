@@ -74,13 +74,14 @@ def test_insert_of_nothing_new_changes_no_version(spark: SparkSession, store: Ta
     assert store.version(SCORES) == version
 
 
-def test_a_creation_killed_before_its_constraint_is_taken_up(
+def test_a_table_has_its_constraint_from_its_first_version(
     spark: SparkSession, store: TableStore, tmp_path: Path
 ) -> None:
-    columns = ", ".join(f"{c.name} {c.type.simpleString()} NOT NULL" for c in PAIRS.columns)
-    spark.sql(f"CREATE TABLE delta.`{tmp_path / 'tables' / 'pairs'}` ({columns}) USING delta")
-    with pytest.raises(SchemaError):
-        store.replace(PAIRS, pairs(spark, ("a", "q1", "c1", -1)), experiment="a")
+    store.replace(PAIRS, pairs(spark, ("a", "q1", "c1", 0)), experiment="a")
+    first = spark.read.json(str(tmp_path / "tables" / "pairs" / "_delta_log" / f"{0:020}.json"))
+    configuration = first.select("metaData.configuration.*").dropna(how="all").first()
+    assert configuration is not None
+    assert configuration.asDict()["delta.constraints.xampler_rows"].startswith("(rank >= 0)")
 
 
 def test_times_survive(spark: SparkSession, store: TableStore) -> None:

@@ -4,7 +4,6 @@ Shapes: Q queries, C candidates.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +12,6 @@ from xampler.core.text import stable_fraction
 
 POSITIVE, NEGATIVE = "positive", "negative"
 TRAIN, HELD_OUT = "train", "held_out"
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One scored pair: did the candidate lead the language model to the query's label."""
-
-    candidate_id: str
-    rank: int  # the proposer's, from 0
-    role: str  # POSITIVE or NEGATIVE
-    gold_log_prob: float
 
 
 def exclude_same_text(query_ids: Sequence[str], candidate_ids: Sequence[str]) -> NDArray[np.bool_]:

@@ -30,7 +30,7 @@ def run_demo(env: Path | None, output: Path, screen: Screen) -> None:
         done = run_stages(context)
         finish_run(context, done, summary=output / "summary.json", report=output / "report.html")
         labelled = _label(context)
-        _count_labelled(output / "summary.json", labelled.labelled)
+        _add_labelled(output / "summary.json", labelled)
         console = Console()
         console.print(_labels_table(context.engines, labelled))
         scored = done.prompts_scored + labelled.labelled
@@ -47,14 +47,16 @@ def run_demo(env: Path | None, output: Path, screen: Screen) -> None:
 
 def _label(context: Context) -> LabelOutcome:
     corpus = conf_folder().parent / "data" / "embedded" / "corpus.jsonl"
-    config = load_config(LabelConfig, conf_folder() / "jobs" / "label_corpus.yaml", [f"source.path={corpus}"])
-    return label_corpus(context.engines, config)
+    config = load_config(LabelConfig, conf_folder() / "jobs" / "label_corpus.yaml")
+    source = config.source.model_copy(update={"path": str(corpus)})
+    return label_corpus(context.engines, config.model_copy(update={"source": source}))
 
 
-def _count_labelled(summary: Path, labelled: int) -> None:
-    """The corpus's prompts belong to this run as well."""
+def _add_labelled(summary: Path, outcome: LabelOutcome) -> None:
+    """The corpus's prompts and time belong to this run as well."""
     values = json.loads(summary.read_text(encoding="utf-8"))
-    values["prompts_scored"] += labelled
+    values["prompts_scored"] += outcome.labelled
+    values["seconds"]["label"] = outcome.seconds
     summary.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

@@ -48,6 +48,7 @@ class LabelOutcome:
     total: int  # rows of the corpus that have a label now
     rejected: int
     model: Version
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def label_corpus(engines: Engines, config: LabelConfig) -> LabelOutcome:
         )
         run.log_metrics({"label/rows": count, "label/seconds": seconds, "label/rows_per_s": count / seconds})
     logger.info("label: %d rows of %s in %.1f s", count, config.corpus, seconds)
-    return LabelOutcome(count, engines.store.read(LABELS, **key).count(), rejects, version)
+    return LabelOutcome(count, engines.store.read(LABELS, **key).count(), rejects, version, seconds)
 
 
 def _fetch(engines: Engines, config: LabelConfig) -> tuple[Path, Version]:

@@ -106,6 +106,7 @@ def _launch(context: Context, spec: Path) -> None:
     # Imported here: DeepSpeed takes seconds to import, and only the ranks need it.
     from xampler.training.loop import train_retriever
 
+    logger.info("training on %d rank(s); messages of the ranks: %s", config.ranks, log_file)
     try:
         with output_to(log_file):
             distributor = DeepspeedTorchDistributor(

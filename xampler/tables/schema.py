@@ -1,13 +1,11 @@
 """The only list of columns: name, type, comment with unit, key and checks of every table.
 
-Spark schemas, Arrow schemas, Delta constraints, the rows of the tests and ``docs/tables.md`` are
+Spark schemas, Delta constraints, the rows of the tests and ``docs/tables.md`` are
 derived from here.
 """
 
 from dataclasses import dataclass
 
-import pyarrow as pa
-from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import (
     ArrayType,
     DataType,
@@ -58,10 +56,6 @@ class Table:
         return StructType(
             [StructField(c.name, c.type, c.nullable, {"comment": c.comment}) for c in self.columns]
         )
-
-    def arrow_schema(self) -> pa.Schema:
-        """The Arrow schema of the same rows."""
-        return to_arrow_schema(self.spark_schema(), timezone="UTC")
 
 
 EXPERIMENT = Column("experiment", STRING, "name of the experiment that owns the row")

@@ -28,7 +28,7 @@ class TextsRead:
 
     Attributes:
         texts: TEXTS_SCHEMA; ``row`` counts the records of ``source`` after its header from 1. ``label`` is
-            null only in own data without a label column.
+            null only in own data, in other splits than train.
         rejected: REJECTED_SCHEMA, the rows that cannot be used.
         warnings: one sentence each, already logged.
     """

@@ -74,7 +74,8 @@ def _with_reasons(raw: DataFrame, source: TableSource, task: Task) -> DataFrame:
     """RAW_SCHEMA with constants filled in and ``source_lang``, the first reason against each row kept."""
     lang = F.btrim("lang", F.lit(BLANKS)) if source.lang is None else F.lit(source.lang)
     split = F.lit(source.split) if source.columns.split is None else F.btrim("split", F.lit(BLANKS))
-    rows = raw.withColumns({"source_lang": lang, "split": split})
+    label = F.when(F.col("label") != "", F.col("label"))
+    rows = raw.withColumns({"source_lang": lang, "split": split, "label": label})
     # (?U): blanks of all scripts, as in the identity of texts.
     reason = (
         F.when(F.col("fault").isNotNull(), F.lit(None))
@@ -84,7 +85,8 @@ def _with_reasons(raw: DataFrame, source: TableSource, task: Task) -> DataFrame:
         .when(_lacks("split", F.col("split").isin(*SPLITS)), UNKNOWN_SPLIT)
     )
     if source.columns.label is not None:
-        reason = reason.when(_lacks("label", F.col("label") != ""), NO_LABEL)
+        # Texts that are to be labelled may stand beside labelled ones; training needs labels.
+        reason = reason.when((F.col("split") == "train") & F.col("label").isNull(), NO_LABEL)
         reason = reason.when(~F.col("label").isin(*task.labels), UNKNOWN_LABEL)
     return rows.withColumn("reason", reason)
 
