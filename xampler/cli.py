@@ -78,8 +78,38 @@ def _add_stage(stage: str) -> None:
     app.command(stage, help=STAGE_HELP[stage] + example)(command)
 
 
+def _score(
+    config: ConfigFile,
+    env: Env = None,
+    overrides: Overrides = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print prompts, tokens and seconds to expect; score nothing.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Score the pairs, or say what it would cost."""
+    from xampler.pipeline.entry import Screen, open_experiment
+    from xampler.pipeline.estimate import estimate_scoring, say_estimate
+    from xampler.pipeline.plan import run_stages
+
+    def work() -> None:
+        with open_experiment(env, config, overrides or [], Screen(quiet, verbose, debug)) as context:
+            if plan:
+                typer.echo(say_estimate(estimate_scoring(context)))
+            else:
+                run_stages(context, ["score"])
+
+    _exit(work, debug=debug)
+
+
 for _stage in STAGES:
-    _add_stage(_stage)
+    if _stage == "score":
+        _example = EXAMPLE.format(command="score --config conf/experiments/sib200.yaml --plan")
+        app.command("score", help=STAGE_HELP["score"] + _example)(_score)
+    else:
+        _add_stage(_stage)
 
 
 @app.command(

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from xampler.errors import ModelError
 from xampler.models.labeller import read_spec
 from xampler.pipeline.context import Context
+from xampler.pipeline.estimate import estimate_scoring, say_estimate
 from xampler.pipeline.finish import finish_run
 from xampler.pipeline.label import LabelConfig, label_corpus
 from xampler.pipeline.plan import run_stages
@@ -60,6 +61,7 @@ def test_whole_run_twice_then_label_a_corpus(
     assert all(seconds == 0 for seconds in again.seconds.values())
     assert versions(context) == before
 
+    check_estimate(open_sample)
     check_one_more_method_costs_only_its_own_prompts(open_sample)
     check_labelling(context, tmp_path)
     check_lookup_from_a_plain_process(environment, tmp_path)
@@ -124,10 +126,26 @@ def check_runs(context: Context) -> None:
     score = runs["score"]
     assert score.data.metrics["score/rows"] == 56 * 4
     assert score.data.metrics["score/rows_per_s"] > 0
+    assert 0 < score.data.metrics["score/prefix_hit_rate"] < 1
+    assert score.data.metrics["score/tokens"] > 56 * 4 * 10
+    assert score.data.metrics["score/texts_shortened"] >= 0
     assert score.data.params["version_in.pairs"] == str(context.store.version(PAIRS))
     names = {item.path for item in client.list_artifacts(score.info.run_id)}
     assert {"config.yaml", "task.yaml"} <= names
     assert any(name.startswith("train/loss") for name in runs["train/infonce"].data.metrics)
+
+
+def check_estimate(open_sample: OpenSample) -> None:
+    context = open_sample()
+    before = context.store.version(SCORES)
+    assert estimate_scoring(context).prompts == 0
+    other = estimate_scoring(open_sample("prompt.max_text_tokens=24"), calibration_seconds=0.2)
+    assert other.prompts == 56 * 4
+    assert 0 < other.calibrated_on <= other.prompts
+    assert other.tokens > other.tokens_shared > 0
+    assert other.seconds > 0
+    assert "prompts to score: 224" in say_estimate(other)
+    assert context.store.version(SCORES) == before
 
 
 def check_one_more_method_costs_only_its_own_prompts(open_sample: OpenSample) -> None:

@@ -4,10 +4,24 @@ Shapes: P prompts, L labels, N texts, D dimensions.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ScoringStatistics:
+    """What one call of ``score_labels`` took."""
+
+    prompts: int = 0  # given
+    scored: int = 0  # left of them without duplicates
+    tokens: int = 0  # of the prompts without duplicates
+    tokens_computed: int = 0  # by the model, label tokens and padding included
+    tokens_shared: int = 0  # not computed again, as prompts began alike
+    tokens_padding: int = 0  # computed for nothing
+    batches: int = 0
 
 
 class LanguageModel(Protocol):
@@ -21,6 +35,10 @@ class LanguageModel(Protocol):
 
     def truncate(self, text: str, max_tokens: int) -> str:
         """The longest beginning of ``text`` that has at most ``max_tokens`` tokens."""
+
+    @property
+    def statistics(self) -> ScoringStatistics:
+        """Of the last call of ``score_labels``."""
 
     @property
     def max_tokens(self) -> int:

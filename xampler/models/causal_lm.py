@@ -6,12 +6,12 @@ Shapes: P prompts, L labels.
 import functools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from xampler.core.ports import ScoringStatistics
 from xampler.errors import DataError, LabelWordError
 from xampler.models.engine_choice import choose_engine
 from xampler.models.engines import Batch, Engine
@@ -22,18 +22,6 @@ from xampler.models.memory import TokenBudget
 # Measured best on one CPU core; a GPU wants enough tokens to fill it and halves them where memory ends.
 _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 _TRUNCATED_TEXTS = 65_536  # kept at most
-
-
-@dataclass(frozen=True)
-class ScoringStatistics:
-    """What the last call of ``score_labels`` took."""
-
-    prompts: int = 0  # given
-    scored: int = 0  # left of them without duplicates
-    tokens: int = 0  # of the prompts without duplicates
-    tokens_computed: int = 0  # by the model, label tokens and padding included
-    tokens_shared: int = 0  # not computed again, as prompts began alike
-    batches: int = 0
 
 
 class CausalLanguageModel:
@@ -91,6 +79,7 @@ class CausalLanguageModel:
             tokens=sum(len(item.context) for item in place),
             tokens_computed=sum(batch.computed_tokens for batch in batches),
             tokens_shared=sum(batch.shared_tokens for batch in batches),
+            tokens_padding=sum(batch.padding_tokens for batch in batches),
             batches=len(batches),
         )
         number_of = {prompt: place[item] for prompt, item in zip(unique, items, strict=True)}

@@ -27,6 +27,7 @@ class Batch:
     prompts: Sequence[int]  # their numbers
     computed_tokens: int
     shared_tokens: int  # tokens that did not have to be computed again
+    padding_tokens: int  # of the computed ones
     work: object  # the engine's own
 
 
@@ -55,7 +56,7 @@ class PackedEngine:
     ) -> list[Batch]:
         """Cut into batches, as :class:`Engine` says."""
         return [
-            Batch(work.prompts, len(work.tokens), work.shared, work)
+            Batch(work.prompts, len(work.tokens), work.shared, 0, work)
             for work in pack(items, numbers, tokens_per_batch)
         ]
 
@@ -100,11 +101,16 @@ class PaddedEngine:
         for number in sorted(numbers, key=lambda number: widths[number], reverse=True):
             new_rows = len(sequences[number])
             if pending and (rows + new_rows) * widths[pending[0]] > tokens_per_batch:
-                batches.append(Batch(tuple(pending), rows * widths[pending[0]], 0, None))
+                batches.append(self._batch(pending, sequences))
                 pending, rows = [], 0
             pending.append(number)
             rows += new_rows
-        return [*batches, Batch(tuple(pending), rows * widths[pending[0]], 0, None)] if pending else batches
+        return [*batches, self._batch(pending, sequences)] if pending else batches
+
+    def _batch(self, numbers: list[int], sequences: dict[int, list[tuple[int, ...]]]) -> Batch:
+        lengths = [len(row) for number in numbers for row in sequences[number]]
+        computed = sum(lengths) if self.alone else max(lengths) * len(lengths)
+        return Batch(tuple(numbers), computed, 0, computed - sum(lengths), None)
 
     @torch.inference_mode()
     def run(self, items: Sequence[TokenizedPrompt], batch: Batch) -> list[NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from xampler.core.ports import ScoringStatistics
 from xampler.core.text import stable_fraction, stable_hash
 
 _WORD = re.compile(r"\w+")
@@ -22,9 +23,16 @@ class FakeLanguageModel:
 
     max_tokens = 2048
 
+    def __init__(self) -> None:
+        self.statistics = ScoringStatistics()
+
     def score_labels(self, prompts: Sequence[str], label_words: Sequence[str]) -> NDArray[np.float64]:
         """Log-likelihood [P, L] in nats; a touch of hash keeps labels apart that nothing else does."""
         scores = [self._score(prompt, label_words) for prompt in prompts]
+        words = sum(self.count_tokens(prompts))
+        self.statistics = ScoringStatistics(
+            prompts=len(prompts), scored=len(prompts), tokens=words, tokens_computed=words, batches=1
+        )
         return np.array(scores, dtype=np.float64).reshape(-1, len(label_words))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

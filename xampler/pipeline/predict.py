@@ -4,7 +4,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from xampler.pipeline.context import Context
-from xampler.pipeline.prompts import prompt_keys, score_missing
+from xampler.pipeline.prompts import Scored, prompt_keys, score_missing
 from xampler.pipeline.retrieve import retrieve_parts
 from xampler.pipeline.stage import Outcome, Part
 from xampler.tables.schema import CANDIDATES, DEMONSTRATIONS, PREDICTIONS, QUERIES
@@ -29,13 +29,12 @@ def predict_labels(context: Context, run: Run) -> Outcome:
     demonstrations = context.store.read(DEMONSTRATIONS, experiment=context.name).where(
         F.col("method").isin(methods)
     )
-    return Outcome(
-        demonstrations.count(), prompts_scored=predict_missing(context, demonstrations, run.run_id)
-    )
+    scored = predict_missing(context, demonstrations, run.run_id)
+    return Outcome(demonstrations.count(), scored.prompts, scored.figures)
 
 
-def predict_missing(context: Context, demonstrations: DataFrame, run_id: str) -> int:
-    """Complete ``predictions`` for these rows of ``demonstrations``; returns the prompts scored."""
+def predict_missing(context: Context, demonstrations: DataFrame, run_id: str) -> Scored:
+    """Complete ``predictions`` for these rows of ``demonstrations``."""
     queries = context.store.read(QUERIES, experiment=context.name)
     texts = queries.select("query_id", F.col("text").alias("query_text")).dropDuplicates(["query_id"])
     work = (

@@ -147,7 +147,7 @@ def _compare(context: Context, champion: Version, run: Run) -> tuple[PairedDiffe
     if outcomes.empty:
         raise DataError(f"no {config.split} text has a label: the champion cannot be compared with")
     new, old = (_correct(outcomes, name, context) for name in (config.method, method))
-    return paired_difference(new, old, evaluate.bootstrap_samples, evaluate.seed), scored
+    return paired_difference(new, old, evaluate.bootstrap_samples, evaluate.seed), scored.prompts
 
 
 def _correct(outcomes: pd.DataFrame, method: str, context: Context) -> list[Any]:

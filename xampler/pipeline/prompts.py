@@ -6,12 +6,13 @@ the table holds already is never computed again; the rest is computed and commit
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark import Accumulator, AccumulatorParam, StorageLevel
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 # Rows handed to the model at once: enough to sort by length and share prefixes in, small for memory.
 ROWS_PER_CALL = 2048
 TASKS_PER_WORKER = 2
+COUNTS = ("tokens", "tokens_computed", "tokens_shared", "tokens_padding")  # of ScoringStatistics
 
 
 @dataclass(frozen=True)
@@ -50,46 +52,74 @@ def prompt_keys(context: Context) -> dict[str, str]:
     }
 
 
-def score_missing(context: Context, table: Table, work: DataFrame, run_id: str) -> int:
-    """Put every prompt of ``work`` that ``table`` lacks to the language model; returns how many.
+@dataclass(frozen=True)
+class Scored:
+    """What putting prompts to the language model came to."""
+
+    prompts: int
+    figures: dict[str, float]  # of the model's work: tokens, shares, truncations
+
+
+def score_missing(context: Context, table: Table, work: DataFrame, run_id: str) -> Scored:
+    """Put every prompt of ``work`` that ``table`` lacks to the language model.
 
     Each chunk is one insert-only MERGE: a killed run loses at most one, and two at once write no row
     twice.
     """
+    missing = missing_work(context, table, work).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        total = missing.count()
+        figures = _score_chunks(context, table, missing, total, run_id) if total else {}
+    finally:
+        missing.unpersist()
+    return Scored(total, figures)
+
+
+def missing_work(context: Context, table: Table, work: DataFrame) -> DataFrame:
+    """The rows of ``work`` that ``table`` lacks, with its key columns."""
     keys = prompt_keys(context)
     keyed = work.select(*[F.lit(value).alias(name) for name, value in keys.items()], *work.columns)
     stored = context.store.read(table, **keys).select(*table.key)
-    missing = keyed.join(stored, on=list(table.key), how="left_anti").persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        total = missing.count()
-        if total:
-            _score_chunks(context, table, missing, total, run_id)
-    finally:
-        missing.unpersist()
-    return total
+    return keyed.join(stored, on=list(table.key), how="left_anti")
 
 
-def _score_chunks(context: Context, table: Table, missing: DataFrame, total: int, run_id: str) -> None:
-    plan = PromptPlan(
+def chunk_of(chunks: int) -> tuple[Column, Column]:
+    """Number of a row's chunk, and what rows that travel together have in common.
+
+    Equal demonstrations travel together, so that their computation is shared; queries without any have
+    nothing to share and are spread.
+    """
+    together = F.when(F.size("demonstration_ids") == 0, F.array("query_id")).otherwise(
+        F.col("demonstration_ids")
+    )
+    return F.pmod(F.xxhash64(together), F.lit(chunks)), together
+
+
+def prompt_plan(context: Context) -> PromptPlan:
+    """What workers need to make the experiment's prompts."""
+    return PromptPlan(
         context.task,
         context.experiment.prompt,
         context.experiment.language_model,
         demonstrations_by_id(read_pool(context), context.task),
     )
+
+
+def _score_chunks(
+    context: Context, table: Table, missing: DataFrame, total: int, run_id: str
+) -> dict[str, float]:
+    plan = prompt_plan(context)
     chunks = math.ceil(total / context.experiment.rows_per_commit)
-    # Equal demonstrations travel together, so that their computation is shared; queries without any
-    # have nothing to share and are spread.
-    together = F.when(F.size("demonstration_ids") == 0, F.array("query_id")).otherwise(
-        F.col("demonstration_ids")
-    )
-    chunk = F.pmod(F.xxhash64(together), F.lit(chunks))
+    chunk, together = chunk_of(chunks)
     tasks = TASKS_PER_WORKER * context.spark.sparkContext.defaultParallelism
     schema = table.spark_schema()
     dropped = shortened = 0
+    started = time.monotonic()
+    counts = context.spark.sparkContext.accumulator(dict.fromkeys(COUNTS, 0), _AddUp())
     with context.engines.progress.track(table.name, total) as advance:
         for number in range(chunks):
             rows = missing.where(chunk == number).repartition(tasks, together)
-            scored = rows.mapInPandas(_score_task(plan, run_id, schema), schema).persist()
+            scored = rows.mapInPandas(_score_task(plan, run_id, schema, counts), schema).persist()
             [sums] = scored.agg(
                 F.count("*").alias("rows"),
                 F.sum("demonstrations_dropped").alias("dropped"),
@@ -107,17 +137,45 @@ def _score_chunks(context: Context, table: Table, missing: DataFrame, total: int
             dropped,
             shortened,
         )
+    return {
+        **_shares(counts.value, time.monotonic() - started),
+        "demonstrations_dropped": dropped,
+        "texts_shortened": shortened,
+    }
+
+
+def _shares(counts: dict[str, int], seconds: float) -> dict[str, float]:
+    """Counts of tokens, and what they say of the work."""
+    computed = counts["tokens_computed"]
+    return {
+        **counts,
+        "tokens_per_s": counts["tokens"] / seconds,
+        "prefix_hit_rate": counts["tokens_shared"] / max(1, counts["tokens"]),
+        "padding_share": counts["tokens_padding"] / max(1, computed),
+    }
+
+
+class _AddUp(AccumulatorParam[dict[str, int]]):
+    """Sums by name. A task that Spark repeats is counted again."""
+
+    def zero(self, value: dict[str, int]) -> dict[str, int]:
+        return dict.fromkeys(value, 0)
+
+    def addInPlace(self, value1: dict[str, int], value2: dict[str, int]) -> dict[str, int]:  # noqa: N802
+        return {name: value1[name] + value2[name] for name in value1}
 
 
 def _score_task(
-    plan: PromptPlan, run_id: str, schema: StructType
+    plan: PromptPlan, run_id: str, schema: StructType, counts: Accumulator[dict[str, int]]
 ) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
     names = schema.names
 
     def score_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         model = load_language_model(plan.language_model)  # cached: once per worker process
         for rows in regroup(batches, ROWS_PER_CALL):
-            yield score_rows(rows, plan, model).assign(run_id=run_id)[names]
+            scored = score_rows(rows, plan, model).assign(run_id=run_id)[names]
+            counts.add({name: getattr(model.statistics, name) for name in COUNTS})
+            yield scored
 
     return score_task
 

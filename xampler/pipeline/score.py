@@ -26,11 +26,13 @@ def score_part(context: Context) -> Part:
 def score_pairs(context: Context, run: Run) -> Outcome:
     """Score the pairs that no run has scored before."""
     pairs = context.store.read(PAIRS, experiment=context.name)
-    scored = score_missing(context, SCORES, _one_shot_work(context, pairs), run.run_id)
-    return Outcome(pairs.count(), prompts_scored=scored)
+    scored = score_missing(context, SCORES, one_shot_work(context), run.run_id)
+    return Outcome(pairs.count(), scored.prompts, scored.figures)
 
 
-def _one_shot_work(context: Context, pairs: DataFrame) -> DataFrame:
+def one_shot_work(context: Context) -> DataFrame:
+    """Every proposed pair as work for ``score_missing``."""
+    pairs = context.store.read(PAIRS, experiment=context.name)
     pool = context.store.read(CANDIDATES, experiment=context.name)
     queries = pool.select(F.col("candidate_id").alias("query_id"), F.col("text").alias("query_text"))
     shown = pool.select("candidate_id", F.col("label").alias("candidate_label"))

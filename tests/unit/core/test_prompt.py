@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from xampler.core.ports import ScoringStatistics
 from xampler.core.prompt import Demonstration, FittedPrompt, PromptConfig, build_prompt, fit_prompt, prompt_id
 from xampler.core.task import Task
 
@@ -17,6 +18,8 @@ WHOLE = PromptConfig()
 
 class WordModel:
     """A token is a blank-separated word."""
+
+    statistics = ScoringStatistics()
 
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens

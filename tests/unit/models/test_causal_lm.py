@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from xampler.core.ports import ScoringStatistics
 from xampler.errors import DataError, LabelWordError, ModelError
-from xampler.models.causal_lm import CausalLanguageModel, ScoringStatistics
+from xampler.models.causal_lm import CausalLanguageModel
 from xampler.models.engines import Batch, PackedEngine, PaddedEngine
 from xampler.models.label_tokens import TokenizedPrompt
 
@@ -135,6 +136,18 @@ def test_statistics_count_work_and_savings(scorer: CausalLanguageModel) -> None:
     assert statistics.tokens == sum(lengths)
     assert statistics.tokens_shared > 3 * scorer.count_tokens([SHOT])[0] - 10
     assert statistics.tokens_computed > statistics.tokens - statistics.tokens_shared
+
+
+def test_padding_is_counted_where_there_is_some(
+    models_by_name: Callable[[str], PreTrainedModel], word_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    padded = CausalLanguageModel(models_by_name("bloom"), word_tokenizer)
+    assert isinstance(padded._engine, PaddedEngine)
+    prompts = ["water is", "water is here and is here and is"]
+    padded.score_labels(prompts, LABELS[:1])
+    short, long = (1 + count for count in padded.count_tokens(prompts))
+    assert padded.statistics.tokens_padding == long - short
+    assert padded.statistics.tokens == short + long
 
 
 def test_no_prompts(scorer: CausalLanguageModel) -> None:
