@@ -83,13 +83,13 @@ def merge_adapter(config: LanguageModelConfig) -> Path:
 
     from xampler.models.adapter import load_adapted, tokenizer_folder
 
-    unmerged = config.model_copy(update={"merged": None})
-    folder, adapter = _find_language_model(unmerged)
+    folder = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
+    adapter = find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL)
     with _loading(config.model):
         tokenizer = AutoTokenizer.from_pretrained(
             tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
         )
-        model = load_adapted(folder, Path(str(adapter)), len(tokenizer), _options(config))
+        model = load_adapted(folder, adapter, len(tokenizer), _options(config))
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)

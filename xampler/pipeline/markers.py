@@ -31,7 +31,7 @@ class Markers:
         return self._read().get(key)
 
     def put(self, key: str, marker: Marker, seconds: float) -> None:
-        """Mark the part as finished; it must have no marker."""
+        """Mark the part as finished, after ``seconds`` of wall time; an older marker of it goes."""
         result = json.dumps(marker.result, default=str)
         row = (
             self._experiment,
