@@ -36,10 +36,9 @@ def test_scores_in_float32_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(score("cuda", "float32"), score("cpu", "float32"), atol=1e-3)
 
 
-def test_scores_in_bfloat16_rank_most_labels_alike() -> None:
+def test_scores_in_bfloat16_are_near() -> None:
     half, whole = score("cuda", "bfloat16"), score("cpu", "float32")
-    assert np.isfinite(half).all()
-    assert np.abs(half - whole).mean() < 0.5
+    np.testing.assert_allclose(half, whole, atol=0.5)  # 0.13 at most on a CPU
 
 
 def test_vectors_in_float32_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,7 @@ def test_missing_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="no such folder"):
         load_encoder(EncoderConfig(model=str(tmp_path / "nothing")))
     monkeypatch.setattr(source, "MINI_MODELS", tmp_path)
+    load_language_model.cache_clear()  # another test may have loaded it in this process
     with pytest.raises(ModelError, match="xampler mini build"):
         load_language_model(LanguageModelConfig(model="mini"))
 
