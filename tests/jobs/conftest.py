@@ -1,5 +1,8 @@
 """Small experiments for whole runs: real mini models, a few sentences in three languages and scripts."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from xampler.tables.store import TableStore
 from xampler.tracking.run import Tracker
 
 OpenSample = Callable[..., Context]
+Submit = Callable[[str, Path], "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).resolve().parents[2]
 LANGS = ["eng_Latn", "swh_Latn", "hin_Deva"]
 
@@ -70,3 +74,23 @@ def open_sample(spark: SparkSession, environment: Path, experiment: Path) -> Ope
         return Context(engines, config, load_task(config.task))
 
     return open_it
+
+
+@pytest.fixture
+def submit(environment: Path, tmp_path: Path) -> Submit:
+    """Run a job under plain spark-submit, as a scheduler does: ``submit(job, config)``."""
+    bin_folder = Path(sys.executable).parent
+
+    def submit_it(job: str, config: Path) -> "subprocess.CompletedProcess[str]":
+        command = [str(bin_folder / "spark-submit"), str(ROOT / "jobs" / f"{job}.py")]
+        return subprocess.run(
+            [*command, "--env", str(environment), "--config", str(config)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"},
+            timeout=600,
+        )
+
+    return submit_it

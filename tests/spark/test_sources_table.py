@@ -15,6 +15,7 @@ from xampler.core.language import Languages
 from xampler.core.task import Task
 from xampler.errors import ConfigError, DataError, LanguageCodeError
 from xampler.pipeline.sources import Selection, TableSource, TextsRead, load_languages, read_texts
+from xampler.pipeline.sources.files import source_state
 
 pytestmark = pytest.mark.spark
 
@@ -374,3 +375,24 @@ def test_constant_language_is_checked(read: Reader, tmp_path: Path) -> None:
 def test_bad_config(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         parse_config(TableSource, {"format": "table", "path": "x", "kind": "tsv"} | values, "source")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "delta"])
+def test_a_change_to_the_files_is_noticed(
+    kind: str, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    target = tmp_path / f"b.{kind}"
+    write_table(spark, target, kind)
+    path = str(target) if kind == "delta" else "~/{a,b}.jsonl"
+    source = parse_config(
+        TableSource, {"format": "table", "path": path, "kind": kind, "columns": COLUMNS}, "source"
+    )
+    before = source_state(spark, source)
+    assert len(before) == 1
+    assert source_state(spark, source) == before
+    if kind == "delta":
+        spark.sql(f"DELETE FROM delta.`{target}` WHERE doc = 'c'")
+    else:
+        write_table(spark, target, kind, ROWS[:2])
+    assert source_state(spark, source) != before

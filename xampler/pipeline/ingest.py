@@ -1,7 +1,6 @@
 """Ingest: texts of a benchmark or of the user's own into ``queries`` and ``candidates``."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Window
@@ -13,7 +12,7 @@ from xampler.errors import DataError
 from xampler.pipeline.context import Context
 from xampler.pipeline.experiment import conf_folder
 from xampler.pipeline.sources import load_languages, read_texts
-from xampler.pipeline.sources.files import source_files
+from xampler.pipeline.sources.files import source_state
 from xampler.pipeline.stage import Outcome, Part
 from xampler.tables.schema import CANDIDATES, QUERIES, QUERIES_REJECTED
 from xampler.tracking.run import Run
@@ -134,11 +133,6 @@ def _depends(context: Context) -> dict[str, Any]:
         "data": experiment.data.model_dump(mode="json"),
         "pool_lang": experiment.pool_lang,
         "task": context.task.model_dump(mode="json"),
-        "files": [_state(path) for path in source_files(experiment.data.source)],
+        "files": source_state(context.spark, experiment.data.source),
         "languages": stable_hash((conf_folder() / "languages.tsv").read_text(encoding="utf-8")),
     }
-
-
-def _state(path: Path) -> str:
-    stat = path.stat()
-    return stable_hash(str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns))

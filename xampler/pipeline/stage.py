@@ -112,7 +112,7 @@ def run_part(context: Context, part: Part) -> Done:
         run.log_yaml(context.experiment.model_dump(mode="json"), "config.yaml")
         run.log_yaml(context.task.model_dump(mode="json"), "task.yaml")
         run.log_params({f"version_in.{t.name}": context.store.version(t) for t in part.reads})
-        context.markers.drop(part.key)  # from here on its rows may be those of neither state
+        context.markers.drop(part.key, run.run_id)  # from here on its rows may be those of neither state
         outcome = part.run(run)
         seconds = time.monotonic() - started
         run.log_params({f"version_out.{t.name}": context.store.version(t) for t in part.writes})

@@ -12,7 +12,7 @@ the two.
 
 Ids are content hashes, the same on every machine. `scores` and `predictions` belong to no experiment: a row
 computed once is never computed again by any run with the same key. All other tables hold slices, each owned
-by one experiment (or corpus) and replaced whole. A column is never null unless said.
+by one experiment (or corpus) and replaced whole; `stage_runs` only grows. A column is never null unless said.
 """
 
 

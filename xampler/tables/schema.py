@@ -284,17 +284,19 @@ LABELS_REJECTED = Table(
 )
 STAGE_RUNS = Table(
     "stage_runs",
-    "One row per finished stage: what it depended on, so that a rerun skips finished work.",
+    "What happened to each stage, in order; its last row tells a rerun whether the stage is finished work.",
     (
         EXPERIMENT,
         Column("stage", STRING, "stage, or stage/part"),
+        Column("state", STRING, "finished, or reopened: its rows are about to be replaced"),
         Column("fingerprint", STRING, "hash of config, inputs and models the stage depended on"),
         Column("result", STRING, "JSON of what later stages need to know"),
-        Column("seconds", DOUBLE, "wall time"),
+        Column("seconds", DOUBLE, "wall time; 0 where reopened"),
         RUN_ID,
-        Column("finished_at", TIME, "UTC"),
+        Column("at", TIME, "UTC"),
     ),
-    key=("experiment", "stage"),
+    key=("experiment", "stage", "run_id", "state"),
+    checks=("state IN ('finished', 'reopened')", "seconds >= 0"),
 )
 TABLES = (
     QUERIES,

@@ -128,6 +128,18 @@ class TableStore:
         finally:
             conformed.unpersist()
 
+    def append(self, table: Table, rows: DataFrame) -> None:
+        """Add rows whose keys are new by their nature, in one commit: nothing that is there is read.
+
+        Raises:
+            SchemaError: a row violates the schema or the constraints.
+            StoreError: the table cannot be written.
+        """
+        self._create(table)
+        writer = _conform(rows, table).write.format("delta").mode("append")
+        path, name = self._path(table), self._name(table)
+        _write(lambda: writer.save(path) if path else writer.saveAsTable(name), table)
+
     def insert_missing(self, table: Table, rows: DataFrame) -> None:
         """Insert the rows whose key is not there yet, in one commit: an insert-only MERGE on the key.
 

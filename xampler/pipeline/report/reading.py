@@ -32,7 +32,6 @@ from xampler.tables.schema import (
     METHOD_DIFFERENCES,
     METRICS_BY_GROUP,
     METRICS_BY_LANGUAGE,
-    STAGE_RUNS,
     Table,
 )
 from xampler.tracking.registry import CHALLENGER, CHAMPION, version_of
@@ -137,10 +136,7 @@ def _scores(rows: Iterable[Row]) -> dict[str, Score]:
 
 def _last_seconds(context: Context) -> dict[str, float]:
     """Wall time of each stage when it was last at work, parts of the present config only."""
-    taken = {
-        row["stage"]: row["seconds"]
-        for row in context.store.read(STAGE_RUNS, experiment=context.name).collect()
-    }
+    taken = context.markers.seconds()
     parts = {stage: [part.key for part in parts_of(context, stage)] for stage in STAGES}
     return {
         stage: sum(taken[key] for key in keys if key in taken)
