@@ -1,0 +1,50 @@
+"""What a sweep's children need not do again: parts that another experiment finished in the same state.
+
+A part's fingerprint holds everything that its rows depend on, and no experiment's name. So equal
+fingerprints mean equal rows, and a child takes them over by a copy.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from pyspark.sql import Row
+from pyspark.sql import functions as F
+
+from xampler.pipeline.context import Context
+from xampler.pipeline.markers import Marker
+from xampler.pipeline.stage import Part, find_done, fingerprint
+from xampler.tables.schema import STAGE_RUNS
+
+logger = logging.getLogger(__name__)
+
+OWNER = "experiment"  # the column that says whose a row is; a table without it is shared by all
+
+
+def adopt_finished(context: Context, parts: Sequence[Part]) -> None:
+    """Take over the rows and the marker of each part that is finished elsewhere and not here."""
+    missing = {fingerprint(context, part): part for part in parts if find_done(context, part) is None}
+    if not missing:
+        return
+    finished = context.store.read(STAGE_RUNS).where(
+        (F.col(OWNER) != context.name) & F.col("fingerprint").isin(list(missing))
+    )
+    for row in finished.dropDuplicates(["fingerprint"]).collect():
+        _adopt(context, missing[row["fingerprint"]], row)
+
+
+def _adopt(context: Context, part: Part, row: Row) -> None:
+    result = json.loads(row["result"])
+    if not part.still_there(result):
+        return
+    context.markers.drop(part.key)
+    for table in part.writes:
+        if OWNER in table.column_names:
+            # A part with a name owns that method's rows of a table that has methods.
+            own = {"method": part.name} if part.name and "method" in table.column_names else {}
+            rows = context.store.read(table, **{OWNER: row[OWNER]}, **own).withColumn(
+                OWNER, F.lit(context.name)
+            )
+            context.store.replace(table, rows, **{OWNER: context.name}, **own)
+    context.markers.put(part.key, Marker(row["fingerprint"], row["run_id"], result), row["seconds"])
+    logger.info("%s: as in %s", part.key, row[OWNER])
