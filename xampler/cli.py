@@ -168,6 +168,47 @@ def report(
 
 
 @app.command(
+    help="Run an experiment under several values: a table, a plot, one MLflow run with a child for each. "
+    "Rows that do not depend on the swept values are shared."
+    + EXAMPLE.format(command="sweep --config conf/experiments/sib200.yaml --over k=1,5,10,20,50")
+)
+def sweep(
+    config: Annotated[Path, typer.Option("--config", help="Sweep file, or an experiment file and --over.")],
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=V1,V2", help="Values to try; names are crossed; may be repeated."),
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[NAME=V1,V2]...", help="As --over.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for sweep.html, .csv and .json. Default: sweeps/NAME.")
+    ] = None,
+    env: Env = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Run a sweep."""
+    from rich.console import Console
+
+    from xampler.pipeline.entry import Screen, open_environment
+    from xampler.pipeline.sweep import run_sweep
+    from xampler.pipeline.sweep_config import load_sweep
+    from xampler.pipeline.sweep_page import sweep_tables, write_results
+
+    def work() -> None:
+        wanted = load_sweep(config, [*(over or []), *(more or [])], overrides or [])
+        with open_environment(
+            env, f"xampler sweep {wanted.config.name}", Screen(quiet, verbose, debug)
+        ) as engines:
+            results = run_sweep(engines, wanted)
+            Console().print(*sweep_tables(results))
+            write_results(results, output or Path("sweeps") / wanted.config.name)
+
+    _exit(work, debug=debug)
+
+
+@app.command(
     help="Label a corpus with a model from the registry: table `labels`. A rerun labels only what is new."
     + EXAMPLE.format(command="label --config conf/jobs/label_corpus.yaml --set source.path=news.jsonl")
 )
@@ -263,6 +304,51 @@ def model_merge(
         set_up_logging(Screen(quiet, verbose, debug), Path(".xampler/log/xampler.log"))
         folder = merge_adapter(load_config(ExperimentConfig, config, overrides or []).language_model)
         typer.echo(f"merged weights: {folder}")
+
+    _exit(work, debug=debug)
+
+
+Reference = Annotated[str, typer.Argument(help="A registered version: NAME@ALIAS or NAME/VERSION.")]
+
+
+@model_app.command(
+    "show",
+    help="Where a registered version comes from: recipe, models, tables, runs, figures."
+    + EXAMPLE.format(command="model show xampler-demo@champion"),
+)
+def model_show(reference: Reference, env: Env = None, debug: Debug = False) -> None:
+    """Show a version's lineage."""
+    from rich.console import Console
+
+    from xampler.pipeline.model_show import show_model
+
+    _exit(lambda: Console().print(show_model(env, reference)), debug=debug)
+
+
+@model_app.command(
+    "compare",
+    help="Paired difference of two registered versions per group of languages, first less second, on the "
+    "texts that both have labelled." + EXAMPLE.format(command="model compare xampler-demo/2 xampler-demo/1"),
+)
+def model_compare(
+    first: Reference,
+    second: Reference,
+    split: Annotated[str, typer.Option(help="dev or test.")] = "test",
+    env: Env = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Compare two versions."""
+    from rich.console import Console
+
+    from xampler.pipeline.entry import Screen, open_environment
+    from xampler.pipeline.model_compare import compare_models, compare_table
+
+    def work() -> None:
+        with open_environment(env, "xampler model compare", Screen(quiet, verbose, debug)) as engines:
+            found = compare_models(engines, first, second, split)
+            Console().print(compare_table(first, second, split, found))
 
     _exit(work, debug=debug)
 

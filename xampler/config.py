@@ -34,7 +34,7 @@ def load_config(cls: type[ConfigT], path: Path, overrides: Iterable[str] = ()) -
     """
     values = read_yaml(path)
     for override in overrides:
-        _set_value(values, override)
+        set_value(values, *split_override(override))
     return parse_config(cls, values, str(path))
 
 
@@ -69,19 +69,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _set_value(values: dict[str, Any], override: str) -> None:
+def split_override(override: str) -> tuple[str, Any]:
+    """Dotted path and value of ``dotted.path=value``.
+
+    Raises:
+        ConfigError: it is not of this form, or the value is not YAML.
+    """
     path, separator, text = override.partition("=")
     if not separator or not path:
         raise ConfigError(f"--set {override!r}: expected dotted.path=value")
-    *parents, last = path.split(".")
     try:
-        value = yaml.safe_load(text)
+        return path, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+
+
+def set_value(values: dict[str, Any], path: str, value: Any) -> None:  # noqa: ANN401 - any YAML value
+    """Put ``value`` at the dotted ``path``, in place.
+
+    Raises:
+        ConfigError: the path leads through something that is no mapping.
+    """
+    *parents, last = path.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} is not a mapping")
+            raise ConfigError(f"{path}: {parent!r} is not a mapping")
     values[last] = value
 
 

@@ -1,22 +1,31 @@
 """Every job under spark-submit, then all stages again: no model work is done, and no table changes."""
 
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import pytest
 import yaml
 from pyspark.sql import functions as F
+from rich.console import Console
 
-from xampler.errors import ModelError
+from xampler.errors import DataError, ModelError, TrackingError
 from xampler.models.labeller import read_spec
 from xampler.pipeline.context import Context
 from xampler.pipeline.estimate import estimate_scoring, say_estimate
+from xampler.pipeline.evaluate import evaluate_part
 from xampler.pipeline.finish import finish_run
 from xampler.pipeline.label import LabelConfig, label_corpus
-from xampler.pipeline.plan import run_stages
+from xampler.pipeline.model_compare import compare_models
+from xampler.pipeline.model_show import show_model
+from xampler.pipeline.plan import needed_for, run_stages
+from xampler.pipeline.retrieve import trained_encoder
+from xampler.pipeline.stage import find_done
+from xampler.pipeline.sweep_reuse import adopt_finished
 from xampler.tables.schema import (
     CANDIDATES,
     DEMONSTRATIONS,
@@ -31,7 +40,8 @@ from xampler.tables.schema import (
     TABLES,
     TRAINING_PAIRS,
 )
-from xampler.tracking.registry import CHALLENGER, CHAMPION, version_of
+from xampler.tracking.lineage import Lineage
+from xampler.tracking.registry import CHALLENGER, CHAMPION, download_labeller, find_reference, version_of
 
 OpenSample = Callable[..., Context]
 Submit = Callable[[str, Path], "subprocess.CompletedProcess[str]"]
@@ -76,10 +86,14 @@ def test_every_job_then_all_again(
     assert "<html" in report_file.read_text(encoding="utf-8")
 
     check_estimate(open_sample)
+    check_another_name_takes_over_what_is_finished(open_sample)
     check_one_more_method_costs_only_its_own_prompts(open_sample, tmp_path)
     check_labelling(context, submit, tmp_path)
+    check_artifact(context)
     check_lookup_from_a_plain_process(environment, tmp_path)
     check_promotion(open_sample)
+    check_show(context, environment)
+    check_compare(context)
 
 
 def test_every_job_is_submitted_here() -> None:
@@ -175,6 +189,20 @@ def check_one_more_method_costs_only_its_own_prompts(open_sample: OpenSample, tm
     assert set(summary["methods"]) == METHODS | {"more"}
 
 
+def check_another_name_takes_over_what_is_finished(open_sample: OpenSample) -> None:
+    context = open_sample("name=other")
+    parts = needed_for(evaluate_part(context))
+    adopt_finished(context, parts)
+    assert all(find_done(context, part) is not None for part in parts)
+    for table in (QUERIES, CANDIDATES, PAIRS, TRAINING_PAIRS, DEMONSTRATIONS, METRICS_BY_GROUP):
+        own, first = (
+            context.store.read(table, experiment=name).drop("experiment") for name in ("other", "sample")
+        )
+        assert own.count() == first.count() > 0
+        assert own.exceptAll(first).isEmpty()
+    assert trained_encoder(context, "infonce") == trained_encoder(open_sample(), "infonce")
+
+
 def check_labelling(context: Context, submit: Submit, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     rows = [
@@ -230,11 +258,89 @@ def check_promotion(open_sample: OpenSample) -> None:
     )
 
 
+def check_artifact(context: Context) -> None:
+    """Everything that a reader of the version needs, and nothing that loading would run."""
+    folder, version = download_labeller(context.engines.tracker, "xampler-sample", CHAMPION)
+    model = mlflow.models.Model.load(str(folder.parents[1]))
+    assert model.signature is not None
+    assert model.saved_input_example_info is not None
+    assert model.metadata is not None
+    assert model.metadata["scorer_id"] == read_spec(folder).scorer_id
+    flavor = model.flavors["python_function"]
+    assert (flavor["loader_module"], flavor["code"]) == ("xampler.models.labeller", None)
+    assert "python_model" not in flavor, "MLflow pickles these"
+    files = [path for path in folder.parents[1].rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {"", ".json", ".yaml", ".txt", ".parquet", ".safetensors"}
+    assert not [path for path in files if path.read_bytes()[:1] == b"\x80"], "how a pickle begins"
+    requirements = (folder.parents[1] / "requirements.txt").read_text(encoding="utf-8").split()
+    assert requirements
+    assert all("==" in line for line in requirements)
+
+    lineage = Lineage.from_tags(version.tags, "version")
+    assert (lineage.experiment, lineage.method, lineage.recipe) == ("sample", "xampler", "infonce")
+    assert (lineage.pool_langs, lineage.candidates) == (("eng_Latn",), 56)
+    assert lineage.encoder_licence == lineage.language_model_licence == "cc-by-sa-4.0"
+    assert lineage.recipe_config["steps"] == 6
+    assert lineage.metrics["test"].queries == 2 * QUERIES_PER_LANG
+    assert lineage.metrics["dev"].languages == 1
+    assert set(lineage.runs) >= {"ingest", "score", "mine", "train/infonce", "retrieve/xampler", "evaluate"}
+    assert "retrieve/bm25" not in lineage.runs
+    assert set(lineage.table_versions["train/infonce"]) == {"training_pairs", "candidates"}
+
+
+def check_show(context: Context, environment: Path) -> None:
+    screen = io.StringIO()
+    Console(width=120, file=screen).print(show_model(environment, "xampler-sample@champion"))
+    shown = screen.getvalue()
+    for part in (
+        "version 1",
+        "champion",
+        "infonce: ",
+        "cc-by-sa-4.0",
+        "56 candidates in eng_Latn",
+        "torch==",
+    ):
+        assert part in shown
+    assert len(shown.splitlines()) < 50, "more than one screen"
+    for wrong, known in (
+        ("xampler-sample@best", r"xampler-sample \(@challenger, @champion, 1, 2\)"),
+        ("nothing/1", "xampler-sample"),
+        ("xampler-sample", "NAME@ALIAS or NAME/VERSION"),
+    ):
+        with pytest.raises(TrackingError, match=known):
+            show_model(environment, wrong)
+
+
+def check_compare(context: Context) -> None:
+    """The second version has replaced the first one's rows; those of its time are compared with."""
+    found = {
+        (row.kind, row.name): row
+        for row in compare_models(context.engines, "xampler-sample/2", "xampler-sample/1", "test")
+    }
+    assert found["all", "all"].texts == 3 * QUERIES_PER_LANG
+    assert found["non_pool", "non_pool"].languages == 2
+    assert {name for kind, name in found if kind == "script"} == {"Latn", "Deva"}
+    assert {kind for kind, _ in found} == {"all", "non_pool", "coverage", "family", "script"}
+    recorded = {
+        number: Lineage.from_tags(
+            find_reference(context.engines.tracker, f"xampler-sample/{number}").tags, ""
+        )
+        for number in (1, 2)
+    }
+    expected = recorded[2].metrics["test"].accuracy[0] - recorded[1].metrics["test"].accuracy[0]
+    assert found["non_pool", "non_pool"].difference.difference.value == pytest.approx(expected)
+    same = compare_models(context.engines, "xampler-sample/1", "xampler-sample@champion", "dev")
+    assert all(row.difference.difference.value == 0 for row in same)
+    with pytest.raises(DataError, match="no train text in common"):
+        compare_models(context.engines, "xampler-sample/1", "xampler-sample/2", "train")
+
+
 def check_lookup_from_a_plain_process(environment: Path, tmp_path: Path) -> None:
     uri = yaml.safe_load(environment.read_text(encoding="utf-8"))["tracking"]["uri"]
     code = (
         f"import mlflow, json; mlflow.set_tracking_uri({uri!r}); "
         "m = mlflow.pyfunc.load_model('models:/xampler-sample@champion'); "
+        "assert len(m.predict(m.input_example)) == 2; "
         "out = m.predict(['Timu ilishinda mechi ya mwisho.', 'نظام صحي جديد']); "
         "print(json.dumps([out['label'].tolist(), out['probability'].tolist()]))"
     )

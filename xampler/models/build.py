@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from xampler.config import Config
 from xampler.core.text import stable_hash
 from xampler.errors import ModelError
-from xampler.models.source import find_model, model_content
+from xampler.models.source import find_model, model_content, model_licence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -139,6 +139,27 @@ def encoder_folder(config: EncoderConfig) -> Path:
         ModelError: the model cannot be found or reached.
     """
     return find_model(config.model, config.revision, _MINI_ENCODER)
+
+
+def encoder_licence(config: EncoderConfig) -> str:
+    """The licence that the encoder's card or config states, else ``unknown``.
+
+    Raises:
+        ModelError: the model cannot be found or reached.
+    """
+    return model_licence(encoder_folder(config))
+
+
+def language_model_licence(config: LanguageModelConfig) -> str:
+    """As :func:`encoder_licence`, of the base and, after a plus sign, of an adapter.
+
+    Raises:
+        ModelError: a model cannot be found or reached.
+    """
+    folders = [find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)]
+    if config.adapter is not None:
+        folders.append(find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL))
+    return " + ".join(map(model_licence, folders))
 
 
 def encoder_id(config: EncoderConfig) -> str:

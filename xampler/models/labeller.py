@@ -41,6 +41,7 @@ SPEC_FILE, POOL_FILE, VECTORS_FILE, RETRIEVER = (
     "pool.safetensors",
     "retriever",
 )
+CODE = (".py", ".pkl", ".pickle", ".bin", ".pt", ".pth")  # run, or unpickled, by what opens them
 
 
 class LabellerSpec(Config):
@@ -132,7 +133,17 @@ class Labeller:
 
 
 def save_labeller(folder: Path, spec: LabellerSpec, pool: CandidatePool, retriever: Path) -> None:
-    """Write a labeller's folder; the pool is embedded with ``retriever`` (a sentence-transformers folder)."""
+    """Write a labeller's folder; the pool is embedded with ``retriever`` (a sentence-transformers folder).
+
+    Raises:
+        ModelError: the retriever needs code of its own, which a labeller's folder never holds.
+    """
+    code = sorted(path.name for path in retriever.rglob("*") if path.suffix in CODE)
+    if code:
+        raise ModelError(
+            f"{retriever}: {', '.join(code)} would be run by whoever loads the labeller, so it is not "
+            "registered; start training from an encoder that transformers knows without remote code"
+        )
     folder.mkdir(parents=True)
     shutil.copytree(retriever, folder / RETRIEVER)
     encoder = load_encoder(spec.encoder.model_copy(update={"model": str(retriever), "revision": None}))
@@ -166,7 +177,9 @@ def load_labeller(folder: Path) -> Labeller:
     spec = read_spec(folder)
     frame = pd.read_parquet(folder / POOL_FILE)
     pool = CandidatePool(tuple(frame["id"]), tuple(frame["text"]), tuple(frame["label"]))
-    encoder = spec.encoder.model_copy(update={"model": str(folder / RETRIEVER), "revision": None})
+    # Code that lies in the folder is never run, whatever its spec says.
+    own = {"model": str(folder / RETRIEVER), "revision": None, "trust_remote_code": False}
+    encoder = spec.encoder.model_copy(update=own)
     candidate_emb_CD = load_file(str(folder / VECTORS_FILE))["candidate_emb"]
     return Labeller(spec, pool, EncoderIndex(pool, candidate_emb_CD, load_encoder(encoder)))
 

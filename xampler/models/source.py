@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,6 +13,7 @@ from xampler.errors import ModelError
 MINI_MODELS = Path(__file__).parents[1] / "data" / "mini"
 
 _WEIGHTS_AND_CONFIGS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.py")
+_CARD = "README.md"  # states the licence; not part of a model's content
 _OTHER_FORMATS = ("original/*", "onnx/*", "openvino/*", "*.onnx")
 _HUB_TIMEOUT_S = 5
 
@@ -45,6 +47,20 @@ def model_content(model: str, revision: str | None, mini: str) -> str:
             *(part for path in files for part in (str(path.relative_to(folder)), _file_hash(path)))
         )
     return f"{model}@{revision or 'main'}"
+
+
+def model_licence(folder: Path) -> str:
+    """The licence that a model's card or config states, else ``unknown``."""
+    from huggingface_hub import ModelCard
+
+    card, config = folder / _CARD, folder / "config.json"
+    data = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict() if card.is_file() else {}
+    stated = data.get("license")
+    if stated == "other":  # the hub's word for one that has no short name there
+        stated = data.get("license_name", stated)
+    if stated is None and config.is_file():
+        stated = json.loads(config.read_text(encoding="utf-8")).get("license")
+    return str(stated or "unknown")
 
 
 def _shipped(model: str, mini: str) -> Path | None:
@@ -90,7 +106,7 @@ def _download(model: str, revision: str | None) -> Path:
         folder = snapshot_download(
             model,
             revision=revision,
-            allow_patterns=list(_WEIGHTS_AND_CONFIGS),
+            allow_patterns=[*_WEIGHTS_AND_CONFIGS, _CARD],
             ignore_patterns=list(_OTHER_FORMATS),
             local_files_only=not _hub_answers(),
         )

@@ -53,10 +53,15 @@ def open_experiment(
 @contextmanager
 def open_environment(env_path: Path | None, app_name: str, screen: Screen) -> Iterator[Engines]:
     """The engines of an environment file (None: the embedded ones)."""
-    env = load_config(Environment, env_path or conf_folder() / "env" / "local.yaml")
+    env = load_config(Environment, environment_file(env_path))
     console = set_up_logging(screen, Path(env.log_file))
     with open_engines(env, app_name, Progress(console, quiet=screen.quiet)) as engines:
         yield engines
+
+
+def environment_file(env_path: Path | None) -> Path:
+    """The environment file that is meant (None: the embedded one)."""
+    return env_path or conf_folder() / "env" / "local.yaml"
 
 
 def run_job(main: Callable[[Context], None], argv: Sequence[str] | None = None) -> None:

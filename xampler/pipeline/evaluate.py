@@ -1,6 +1,7 @@
 """Evaluate: accuracy and macro-F1 per language, means over groups of languages, paired differences."""
 
 from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,10 +132,22 @@ def _figures(context: Context, method: _Resampled, members: list[str]) -> Row:
 
 
 def _groups(context: Context, found: Outcomes, languages: Languages) -> dict[tuple[str, str], list[str]]:
-    """Members of every group; the pool's own language is in ``all`` alone."""
+    """Members of every group; ``worst_decile`` is the method's own."""
+    groups = language_groups(found, {context.experiment.pool_lang}, languages)
+    others = groups.get((HEADLINE_GROUP, HEADLINE_GROUP))
+    if others:
+        worst = sorted(others, key=lambda lang: (found[lang].accuracy, lang))
+        groups["worst_decile", "worst_decile"] = worst[: max(1, len(others) // 10)]
+    return groups
+
+
+def language_groups(
+    langs: Iterable[str], pool_langs: Collection[str], languages: Languages
+) -> dict[tuple[str, str], list[str]]:
+    """(kind, name) of every group to its members; languages of the pool are in ``all`` alone."""
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    groups["all", "all"] = list(found)
-    others = [lang for lang in found if lang != context.experiment.pool_lang]
+    groups["all", "all"] = list(langs)
+    others = [lang for lang in groups["all", "all"] if lang not in pool_langs]
     for lang in others:
         language = languages.resolve(lang)
         groups["family", language.family].append(lang)
@@ -143,8 +156,6 @@ def _groups(context: Context, found: Outcomes, languages: Languages) -> dict[tup
             groups["coverage", f"{name} {'covered' if covered else 'not covered'}"].append(lang)
     if others:
         groups[HEADLINE_GROUP, HEADLINE_GROUP] = others
-        worst = sorted(others, key=lambda lang: (found[lang].accuracy, lang))
-        groups["worst_decile", "worst_decile"] = worst[: max(1, len(others) // 10)]
     return dict(groups)
 
 

@@ -80,6 +80,9 @@ class MineConfig(Config):
 
     held_out_share: float = Field(default=0.1, gt=0, lt=1)  # of the queries
     seed: int = 0
+    # How many of a query's candidates are kept in each role, the nearest first; None: all of them.
+    positives: int | None = Field(default=None, ge=1)
+    negatives: int | None = Field(default=None, ge=0)
 
 
 class TrainConfig(Config):

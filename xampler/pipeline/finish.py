@@ -20,14 +20,14 @@ def finish_run(context: Context, done: RunSummary, *, summary: Path | None, repo
     data = read_report(context, prompts_scored=done.prompts_scored, seconds=done.seconds)
     Console().print(accuracy_table(data))
     if summary is not None:
-        _write(summary, json.dumps(summarise(data), ensure_ascii=False, indent=1) + "\n")
+        write_whole(summary, json.dumps(summarise(data), ensure_ascii=False, indent=1) + "\n")
     if report is not None:
-        _write(report, render_report(data))
+        write_whole(report, render_report(data))
 
 
 def write_report(context: Context, output: Path) -> None:
     """Write the report of a finished run."""
-    _write(output, render_report(read_report(context)))
+    write_whole(output, render_report(read_report(context)))
 
 
 def say_labelled(outcome: LabelOutcome) -> None:
@@ -42,7 +42,7 @@ def say_labelled(outcome: LabelOutcome) -> None:
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write the whole file or none of it.
 
     Raises:

@@ -4,11 +4,13 @@ Rows are only ever appended: a fifth of the time of replacing one, and a history
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pyspark.sql import Row
+from pyspark.sql import Row, Window
+from pyspark.sql import functions as F
 
 from xampler.tables.schema import STAGE_RUNS
 from xampler.tables.store import TableStore
@@ -24,6 +26,31 @@ class Marker:
     fingerprint: str
     run_id: str
     result: dict[str, Any]  # JSON that later stages need
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A part that an experiment has finished."""
+
+    experiment: str
+    marker: Marker
+    seconds: float
+
+
+def find_elsewhere(store: TableStore, experiment: str, fingerprints: Sequence[str]) -> list[Finished]:
+    """One finished part per fingerprint, of experiments other than this one."""
+    newest_first = Window.partitionBy("experiment", "stage").orderBy(F.desc("at"))
+    last = store.read(STAGE_RUNS).withColumn("age", F.row_number().over(newest_first)).where("age = 1")
+    others = last.where((F.col("state") == FINISHED) & (F.col("experiment") != experiment))
+    wanted = others.where(F.col("fingerprint").isin(*fingerprints)).dropDuplicates(["fingerprint"])
+    return [
+        Finished(
+            row["experiment"],
+            Marker(row["fingerprint"], row["run_id"], json.loads(row["result"])),
+            row["seconds"],
+        )
+        for row in wanted.collect()
+    ]
 
 
 class Markers:

@@ -11,6 +11,7 @@ from xampler.core.pairing import POSITIVE, role_of, split_of
 from xampler.core.scoring import score_prompts
 from xampler.errors import DataError
 from xampler.pipeline.context import Context
+from xampler.pipeline.keep import keep_nearest
 from xampler.pipeline.prompts import prompt_keys
 from xampler.pipeline.score import score_part
 from xampler.pipeline.stage import Outcome, Part
@@ -69,9 +70,8 @@ def mine_pairs(context: Context, run: Run) -> Outcome:
         )
         .select("query_id", "candidate_id", "rank", "label", "candidate_label", "log_likelihoods")
     )
-    rows = context.store.replace(
-        TRAINING_PAIRS, judged.mapInPandas(mine_task, TRAINING_PAIRS.spark_schema()), experiment=name
-    )
+    mined = judged.mapInPandas(mine_task, TRAINING_PAIRS.spark_schema())
+    rows = context.store.replace(TRAINING_PAIRS, keep_nearest(mined, config), experiment=name)
     return Outcome(rows, metrics=_signal(context, judged, rows))
 
 

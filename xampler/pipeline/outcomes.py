@@ -49,25 +49,42 @@ class LanguageOutcome:
 
 def read_outcomes(context: Context, demonstrations: DataFrame | None = None) -> pd.DataFrame:
     """Columns as in COLUMNS, for all methods or the given rows of ``demonstrations``; gold is never null."""
-    gold = _gold(context)
+    gold = gold_labels(context.store.read(QUERIES, experiment=context.name))
     chosen = demonstrations
     if chosen is None:
         methods = list(context.experiment.prompting_methods)
         chosen = context.store.read(DEMONSTRATIONS, experiment=context.name).where(
             F.col("method").isin(methods)
         )
-    predictions = context.store.read(PREDICTIONS, **prompt_keys(context)).select(
-        "query_id", "demonstrations_id", predicted_label(context.task.labels).alias("predicted")
-    )
-    rows = (
-        chosen.drop("lang")
-        .join(predictions, on=["query_id", "demonstrations_id"], how="inner")
-        .join(gold, on=["query_id", "split"], how="inner")
-        .select(*COLUMNS)
-    )
+    predictions = context.store.read(PREDICTIONS, **prompt_keys(context))
+    rows = join_outcomes(chosen, predictions, gold, context.task.labels)
     if demonstrations is None:
         rows = rows.unionByName(_majority(context, gold))
     return rows.toPandas()
+
+
+def gold_labels(queries: DataFrame) -> DataFrame:
+    """``query_id``, ``split``, ``lang`` and ``gold`` of the labelled rows of ``queries``."""
+    labelled = queries.where(F.col("label").isNotNull())
+    return labelled.select("query_id", "split", "lang", F.col("label").alias("gold"))
+
+
+def join_outcomes(
+    demonstrations: DataFrame, predictions: DataFrame, gold: DataFrame, labels: Iterable[str]
+) -> DataFrame:
+    """Columns as in COLUMNS: what was predicted after these demonstrations, beside the gold label.
+
+    ``predictions`` are of one language model and prompt; ``gold`` is as of :func:`gold_labels`.
+    """
+    predicted = predictions.select(
+        "query_id", "demonstrations_id", predicted_label(labels).alias("predicted")
+    )
+    return (
+        demonstrations.drop("lang")
+        .join(predicted, on=["query_id", "demonstrations_id"], how="inner")
+        .join(gold, on=["query_id", "split"], how="inner")
+        .select(*COLUMNS)
+    )
 
 
 def by_language(outcomes: pd.DataFrame, labels: Sequence[str]) -> dict[str, LanguageOutcome]:
@@ -91,11 +108,6 @@ def _language_outcome(rows: pd.DataFrame, labels: Sequence[str]) -> LanguageOutc
     return LanguageOutcome(
         tuple(correct.index), np.asarray(correct, dtype=np.float64), labelled, tuple(labels)
     )
-
-
-def _gold(context: Context) -> DataFrame:
-    queries = context.store.read(QUERIES, experiment=context.name).where(F.col("label").isNotNull())
-    return queries.select("query_id", "split", "lang", F.col("label").alias("gold"))
 
 
 def _majority(context: Context, gold: DataFrame) -> DataFrame:

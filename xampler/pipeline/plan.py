@@ -80,9 +80,26 @@ def run_stages(context: Context, stages: Sequence[str] = STAGES) -> RunSummary:
     Raises:
         XamplerError: as the stages say; a model is missing; a stage before the first one has not been run.
     """
+    return run_parts(context, [part for stage in stages for part in parts_of(context, stage)])
+
+
+def needed_for(part: Part) -> list[Part]:
+    """The part and everything before it, each once, in order."""
+    found: dict[str, Part] = {}
+    for earlier in part.before:
+        found |= {needed.key: needed for needed in needed_for(earlier) if needed.key not in found}
+    return [*found.values(), part]
+
+
+def run_parts(context: Context, parts: Sequence[Part]) -> RunSummary:
+    """Run those that are not up to date, in order.
+
+    Raises:
+        XamplerError: as :func:`run_stages`.
+    """
     done: list[Done] = []
     checked = False
-    for part in [part for stage in stages for part in parts_of(context, stage)]:
+    for part in parts:
         found = find_done(context, part)
         if found is not None:
             logger.info("%s: up to date", part.key)

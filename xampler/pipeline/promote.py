@@ -15,17 +15,17 @@ from xampler.models.labeller import RETRIEVER, LabellerSpec, read_spec, save_lab
 from xampler.pipeline.context import Context
 from xampler.pipeline.evaluate import evaluate_part
 from xampler.pipeline.experiment import TrainedMethod
+from xampler.pipeline.lineage import gather_lineage
 from xampler.pipeline.outcomes import by_language, read_outcomes
 from xampler.pipeline.pool import encoder_index_opener, read_pool
 from xampler.pipeline.predict import predict_missing
 from xampler.pipeline.retrieve import search_queries, trained_encoder
 from xampler.pipeline.stage import Outcome, Part, fingerprint
 from xampler.pipeline.train import train_part
-from xampler.tables.schema import CANDIDATES, DEMONSTRATIONS, METRICS_BY_GROUP, PREDICTIONS, QUERIES
+from xampler.tables.schema import CANDIDATES, DEMONSTRATIONS, PREDICTIONS, QUERIES
 from xampler.tracking.registry import (
     CHALLENGER,
     CHAMPION,
-    FINGERPRINT_TAG,
     Version,
     download_labeller,
     find_version,
@@ -38,7 +38,7 @@ from xampler.tracking.run import Run
 
 logger = logging.getLogger(__name__)
 
-REQUIREMENTS = ("xampler", "torch", "transformers", "safetensors")
+EXAMPLE_TEXTS = 2
 
 
 def promote_part(context: Context) -> Part:
@@ -91,13 +91,15 @@ def _register(context: Context, state: str, run: Run) -> Version:
     known = find_version(tracker, config.model_name, state)
     if known is not None:
         return known
-    encoder = trained_encoder(context, _method(context).recipe)
+    recipe = _method(context).recipe
+    encoder, pool = trained_encoder(context, recipe), read_pool(context)
+    parts = (train_part(context, recipe), evaluate_part(context))
+    lineage = gather_lineage(context, config.method, parts)
     with tempfile.TemporaryDirectory(prefix="xampler-") as temporary:
         folder = Path(temporary) / "labeller"
-        save_labeller(folder, _spec(context, encoder), read_pool(context), Path(encoder.model))
-        return register_labeller(
-            tracker, run.run_id, config.model_name, folder, list(REQUIREMENTS), _lineage(context, state)
-        )
+        save_labeller(folder, _spec(context, encoder), pool, Path(encoder.model))
+        example = pool.texts[:EXAMPLE_TEXTS]
+        return register_labeller(tracker, run.run_id, config.model_name, folder, lineage, state, example)
 
 
 def _spec(context: Context, encoder: EncoderConfig) -> LabellerSpec:
@@ -111,21 +113,6 @@ def _spec(context: Context, encoder: EncoderConfig) -> LabellerSpec:
         scorer_id=scorer_id(experiment.language_model),
         encoder=encoder,
     )
-
-
-def _lineage(context: Context, state: str) -> dict[str, str]:
-    experiment = context.experiment
-    rows = context.store.read(METRICS_BY_GROUP, experiment=context.name).where(
-        (F.col("method") == experiment.promote.method) & (F.col("group_kind") == "all")
-    )
-    accuracy = {f"xampler.accuracy.{row['split']}": f"{row['accuracy']:.4f}" for row in rows.collect()}
-    return {
-        FINGERPRINT_TAG: state,
-        "xampler.experiment": context.name,
-        "xampler.recipe": _method(context).recipe,
-        "xampler.encoder": experiment.train.encoder.model,
-        "xampler.scorer_id": scorer_id(experiment.language_model),
-    } | accuracy
 
 
 def _compare(context: Context, champion: Version, run: Run) -> tuple[PairedDifference, int]:

@@ -81,6 +81,22 @@ class TableStore:
             raise StoreError(f"table {table.name} cannot be read: {_first_line(error)}") from error
         return stored.where(_equals(where)) if where else stored
 
+    def read_version(self, table: Table, version: int, **where: str) -> DataFrame:
+        """As :meth:`read`, of the table as it was at a Delta version.
+
+        Raises:
+            StoreError: that version is not kept any more, or never was.
+        """
+        try:
+            stored = self.spark.sql(f"SELECT * FROM {self._name(table)} VERSION AS OF {version:d}")
+            stored.schema  # noqa: B018 - analysed here, where the error can be explained
+        except (AnalysisException, Py4JJavaError) as error:
+            raise StoreError(
+                f"table {table.name} has no version {version}: {_first_line(error)}; it was vacuumed, or "
+                "these are other tables"
+            ) from error
+        return stored.select(*table.column_names).where(_equals(where))
+
     def version(self, table: Table) -> int | None:
         """The table's Delta version, None if never written."""
         if not self.exists(table):

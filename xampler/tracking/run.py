@@ -1,12 +1,13 @@
 """MLflow runs: one per run of a stage, with its config, table versions, rows and seconds."""
 
+import copy
 import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlparse
 
 import mlflow
@@ -14,6 +15,7 @@ import yaml
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
 from xampler.config import Config
@@ -82,6 +84,7 @@ class Tracker:
         _quieten()
         self.uri = _absolute_sqlite(config.uri)
         self._artifacts = config.artifacts
+        self._parent: tuple[str, str] | None = None  # experiment and run that new runs belong to
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         self.client = _reach(self.uri)
@@ -89,9 +92,37 @@ class Tracker:
     @contextmanager
     def start_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
         """An open run; it ends FINISHED, FAILED when an error passes through, KILLED on an interrupt."""
-        experiment_id = self._experiment_id(experiment)
-        run = self.client.create_run(experiment_id, run_name=name, tags=dict(tags))
-        run_id: str = run.info.run_id
+        experiment_id, tags = self._place(experiment, tags)
+        run = self.client.create_run(experiment_id, run_name=name, tags=tags)
+        with self._open(run.info.run_id) as opened:
+            yield opened
+
+    @contextmanager
+    def resume_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+        """As :meth:`start_run`, but goes on with the run that has these tags already, if there is one."""
+        experiment_id, tags = self._place(experiment, tags)
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        known = list(self.client.search_runs([experiment_id], wanted, max_results=1))
+        [run] = known or [self.client.create_run(experiment_id, run_name=name, tags=tags)]
+        self.client.update_run(run.info.run_id, status="RUNNING")
+        with self._open(run.info.run_id) as opened:
+            yield opened
+
+    def beneath(self, experiment: str, run: Run) -> Self:
+        """The same server, with every new run as a child of ``run``, in the experiment that holds it."""
+        nested = copy.copy(self)
+        nested._parent = (experiment, run.run_id)
+        return nested
+
+    def _place(self, experiment: str, tags: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """Id of the experiment that a new run belongs into, and its tags."""
+        if self._parent is None:
+            return self._experiment_id(experiment), dict(tags)
+        home, parent = self._parent
+        return self._experiment_id(home), {**tags, MLFLOW_PARENT_RUN_ID: parent}
+
+    @contextmanager
+    def _open(self, run_id: str) -> Iterator[Run]:
         status = "FINISHED"
         try:
             yield Run(self.client, run_id)
@@ -103,6 +134,17 @@ class Tracker:
             raise
         finally:
             self.client.set_terminated(run_id, status)
+
+    def params_of(self, run_id: str) -> dict[str, str]:
+        """The parameters of a run; none where the server does not know the run."""
+        try:
+            return dict(self.client.get_run(run_id).data.params)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise TrackingError(
+                    f"the MLflow server {self.uri} does not answer: {error.message}"
+                ) from error
+            return {}
 
     def _experiment_id(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -119,6 +161,11 @@ class Tracker:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise TrackingError(f"MLflow cannot make the experiment {name!r}: {error.message}") from error
             return self._experiment_id(name)  # another run was quicker
+
+
+def no_answer(uri: str, error: MlflowException) -> TrackingError:
+    """What to raise where the server fails in a way that nothing here expects."""
+    return TrackingError(f"the MLflow server {uri} does not answer: {error.message}")
 
 
 def _reach(uri: str) -> MlflowClient:
