@@ -113,10 +113,10 @@ class Labeller:
         model = load_language_model(self.spec.language_model)
         task = self.spec.task
         prompts = [
-            fit_prompt(task, text, [self._show(i) for i in shown], model, self.spec.prompt).text
+            fit_prompt(task, text, [self._show(i) for i in shown], model, self.spec.prompt).pieces
             for text, shown in zip(texts, positions, strict=True)
         ]
-        return log_probs(model.score_labels(prompts, task.label_words))
+        return log_probs(model.score_pieces(prompts, task.label_words))
 
     def _show(self, position: int) -> Demonstration:
         return Demonstration(self._pool.texts[position], self.spec.task.words_of(self._pool.labels[position]))

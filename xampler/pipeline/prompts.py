@@ -186,7 +186,7 @@ def score_rows(rows: pd.DataFrame, plan: PromptPlan, model: LanguageModel) -> pd
         fit_prompt(plan.task, text, [plan.demonstrations[i] for i in ids], model, plan.prompt)
         for text, ids in zip(rows["query_text"], rows["demonstration_ids"], strict=True)
     ]
-    log_likelihood_PL = model.score_labels([prompt.text for prompt in fitted], plan.task.label_words)
+    log_likelihood_PL = model.score_pieces([prompt.pieces for prompt in fitted], plan.task.label_words)
     return rows.assign(
         log_likelihoods=list(log_likelihood_PL),
         demonstrations_dropped=[prompt.demonstrations_dropped for prompt in fitted],
