@@ -69,26 +69,46 @@ def prompt_pieces(task: Task, query_text: str, demonstrations: Sequence[Demonstr
     return (*(text + border[:cut] for text in begun[:-1]), begun[-1])
 
 
-def fit_prompt(
+def fit_prompts(
     task: Task,
-    query_text: str,
-    demonstrations: Sequence[Demonstration],
+    query_texts: Sequence[str],
+    demonstrations: Sequence[Sequence[Demonstration]],
     model: LanguageModel,
     config: PromptConfig,
-) -> FittedPrompt:
-    """Build the prompt within ``model.max_tokens``.
+) -> list[FittedPrompt]:
+    """Build each query's prompt within ``model.max_tokens``.
 
     Texts over ``config.max_text_tokens`` are cut first, by choice of the config and so not counted as
     shortened. If the whole is still too long, the least similar demonstrations (the first ones) are
     dropped; if the query with one demonstration is too long, both texts are shortened in equal parts.
+
+    Raises:
+        ValueError: not one list of demonstrations per query.
     """
-    if config.max_text_tokens is not None:
-        query_text = model.truncate(query_text, config.max_text_tokens)
-        demonstrations = [
-            Demonstration(model.truncate(shot.text, config.max_text_tokens), shot.label_words)
-            for shot in demonstrations
-        ]
     budget = model.max_tokens - 2 - max(model.count_tokens([f" {words}" for words in task.label_words]))
+
+    def cut(text: str) -> str:
+        return text if config.max_text_tokens is None else model.truncate(text, config.max_text_tokens)
+
+    return [
+        _fit(
+            task,
+            cut(query),
+            [Demonstration(cut(shot.text), shot.label_words) for shot in shown],
+            budget,
+            model,
+        )
+        for query, shown in zip(query_texts, demonstrations, strict=True)
+    ]
+
+
+def _fit(
+    task: Task,
+    query_text: str,
+    demonstrations: Sequence[Demonstration],
+    budget: int,
+    model: LanguageModel,
+) -> FittedPrompt:
     kept = list(demonstrations)
     pieces = prompt_pieces(task, query_text, kept)
     while len(kept) > 1 and _too_long(pieces, budget, model):

@@ -63,17 +63,15 @@ def score_demonstrations(
         ValueError: a template without ``{text}`` or not ending in `` {label}``, or labels that are not
             different; not one list of demonstrations per query.
     """
-    from xampler.core.prompt import Demonstration, PromptConfig, fit_prompt
+    from xampler.core.prompt import Demonstration, PromptConfig, fit_prompts
     from xampler.core.task import Task
     from xampler.models.build import LanguageModelConfig, load_language_model
 
     task = Task(name="prompts", labels=tuple(labels), template=template, separator=separator)
     limits = PromptConfig(max_text_tokens=max_text_tokens)
     model = load_language_model(LanguageModelConfig(model=model_dir, label_tokens=label_tokens))
-    fitted = [
-        fit_prompt(task, query, [Demonstration(*shot) for shot in shown], model, limits)
-        for query, shown in zip(queries, demonstrations, strict=True)
-    ]
+    shown = [[Demonstration(*shot) for shot in shots] for shots in demonstrations]
+    fitted = fit_prompts(task, queries, shown, model, limits)
     return model.score_pieces([prompt.pieces for prompt in fitted], task.label_words)
 
 

@@ -12,7 +12,7 @@ from xampler.core.prompt import (
     Demonstration,
     PromptConfig,
     build_prompt,
-    fit_prompt,
+    fit_prompts,
     prompt_id,
     prompt_pieces,
 )
@@ -68,7 +68,7 @@ def fit(
     query: str, demonstrations: Sequence[Demonstration], max_prompt: int, config: PromptConfig = WHOLE
 ) -> Fitted:
     """Fit into ``max_prompt`` words beside the label words."""
-    fitted = fit_prompt(SHORT, query, demonstrations, WordModel(max_prompt + RESERVED), config)
+    [fitted] = fit_prompts(SHORT, [query], [demonstrations], WordModel(max_prompt + RESERVED), config)
     return Fitted(fitted.text, fitted.demonstrations_dropped, fitted.texts_shortened)
 
 
@@ -145,8 +145,9 @@ def test_room_is_left_for_the_longest_label_words() -> None:
     task = SHORT.model_copy(update={"labels": ("a", "three words long")})
     demonstrations = [Demonstration("d", "a"), Demonstration("e", "a")]
     length = len(build_prompt(task, "q", demonstrations).split())
-    enough, too_few = (
-        fit_prompt(task, "q" * 40, demonstrations, WordModel(length + 2 + 3 - less), WHOLE) for less in (0, 1)
+    [enough], [too_few] = (
+        fit_prompts(task, ["q" * 40], [demonstrations], WordModel(length + 2 + 3 - less), WHOLE)
+        for less in (0, 1)
     )
     assert (enough.demonstrations_dropped, too_few.demonstrations_dropped) == (0, 1)
 
@@ -173,7 +174,7 @@ def test_every_text_keeps_a_token_however_small_the_model() -> None:
 
 def test_texts_that_take_more_tokens_in_place_are_shortened_further() -> None:
     model = CrowdedModel(9 + RESERVED)
-    fitted = fit_prompt(SHORT, words(40, "long"), [], model, WHOLE)
+    [fitted] = fit_prompts(SHORT, [words(40, "long")], [[]], model, WHOLE)
     assert fitted.texts_shortened == 1
     assert 2 < model.count_tokens([fitted.text])[0] <= 9
 
