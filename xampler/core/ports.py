@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ScoringStatistics:
-    """What one call of ``score_labels`` took."""
+    """What one call of ``score_labels`` or ``score_pieces`` took."""
 
     prompts: int = 0  # given
     scored: int = 0  # left of them without duplicates
@@ -30,6 +30,11 @@ class LanguageModel(Protocol):
     def score_labels(self, prompts: Sequence[str], label_words: Sequence[str]) -> NDArray[np.float64]:
         """Log-likelihood [P, L], in nats, of each label's words after each prompt and one space."""
 
+    def score_pieces(
+        self, prompts: Sequence[Sequence[str]], label_words: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """The same for prompts that are given in pieces: their demonstrations, the query last."""
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text by itself, without special tokens."""
 
@@ -38,7 +43,7 @@ class LanguageModel(Protocol):
 
     @property
     def statistics(self) -> ScoringStatistics:
-        """Of the last call of ``score_labels``."""
+        """Of the last call of ``score_labels`` or ``score_pieces``."""
 
     @property
     def max_tokens(self) -> int:

@@ -35,6 +35,46 @@ def score_labels(
     return load_language_model(config).score_labels(prompts, labels)
 
 
+def score_demonstrations(
+    model_dir: str,
+    queries: Sequence[str],
+    demonstrations: Sequence[Sequence[tuple[str, str]]],
+    labels: Sequence[str],
+    *,
+    template: str = 'The topic of the news "{text}" is {label}',
+    separator: str = "\n",
+    max_text_tokens: int | None = None,
+    label_tokens: Literal["joint", "separate"] = "joint",
+) -> "NDArray[np.float64]":
+    """Log-likelihood [queries, labels], in nats, of each label's words after each query's prompt.
+
+    What :func:`score_labels` gives for the finished prompts, without its having to find again what they have
+    in common: a demonstration is tokenised once, however many queries it is shown to.
+
+    Args:
+        demonstrations: of each query its (text, label words), the last one next to the query. A prompt over
+            the model's length loses the first ones, then the ends of its texts.
+        template: of demonstrations and, without its label, of the query.
+        separator: between demonstrations, and before the query.
+        max_text_tokens: every text is cut to it; None: none is.
+
+    Raises:
+        ModelError, LabelWordError, DataError: as in :func:`score_labels`.
+        ValueError: a template without ``{text}`` or not ending in `` {label}``, or labels that are not
+            different; not one list of demonstrations per query.
+    """
+    from xampler.core.prompt import Demonstration, PromptConfig, fit_prompts
+    from xampler.core.task import Task
+    from xampler.models.build import LanguageModelConfig, load_language_model
+
+    task = Task(name="prompts", labels=tuple(labels), template=template, separator=separator)
+    limits = PromptConfig(max_text_tokens=max_text_tokens)
+    model = load_language_model(LanguageModelConfig(model=model_dir, label_tokens=label_tokens))
+    shown = [[Demonstration(*shot) for shot in shots] for shots in demonstrations]
+    fitted = fit_prompts(task, queries, shown, model, limits)
+    return model.score_pieces([prompt.pieces for prompt in fitted], task.label_words)
+
+
 def embed_texts(
     model_dir: str,
     texts: Sequence[str],

@@ -220,7 +220,7 @@ def check_label_words(config: LanguageModelConfig, label_words: Sequence[str]) -
         tokenizer = AutoTokenizer.from_pretrained(
             tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
         )
-    PromptTokenizer(tokenizer, config.label_tokens).tokenize(["The"], label_words)
+    PromptTokenizer(tokenizer, config.label_tokens).tokenize([("The",)], label_words)
 
 
 @functools.cache

@@ -58,6 +58,18 @@ class CausalLanguageModel:
         Rows in input order; equal prompts are computed once.
 
         Raises:
+            LabelWordError, DataError, ModelError: as :meth:`score_pieces`.
+        """
+        return self.score_pieces([(prompt,) for prompt in prompts], label_words)
+
+    def score_pieces(
+        self, prompts: Sequence[Sequence[str]], label_words: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """The same for prompts in pieces (:func:`~xampler.core.prompt.prompt_pieces`), the query's last.
+
+        A piece that was seen before is not tokenised again.
+
+        Raises:
             LabelWordError: label words that tokenise to nothing.
             DataError: a prompt that is empty or, with the label words, longer than ``max_tokens``.
             ModelError: memory does not suffice for a single prompt.
@@ -67,7 +79,8 @@ class CausalLanguageModel:
         if not prompts:
             self.statistics = ScoringStatistics()
             return np.empty((0, len(label_words)))
-        unique = list(dict.fromkeys(prompts))
+        given = [tuple(pieces) for pieces in prompts]
+        unique = list(dict.fromkeys(given))
         items = self._tokenizer.tokenize(unique, label_words)
         self._check_lengths(unique, items)
         place = {item: number for number, item in reversed(list(enumerate(items)))}
@@ -82,8 +95,8 @@ class CausalLanguageModel:
             tokens_padding=sum(batch.padding_tokens for batch in batches),
             batches=len(batches),
         )
-        number_of = {prompt: place[item] for prompt, item in zip(unique, items, strict=True)}
-        return scores[[number_of[prompt] for prompt in prompts]]
+        number_of = {pieces: place[item] for pieces, item in zip(unique, items, strict=True)}
+        return scores[[number_of[pieces] for pieces in given]]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text by itself, without special tokens."""
@@ -93,13 +106,14 @@ class CausalLanguageModel:
         """The longest beginning of ``text`` that has at most ``max_tokens`` tokens by itself."""
         return self._truncate(text, max_tokens)
 
-    def _check_lengths(self, prompts: Sequence[str], items: Sequence[TokenizedPrompt]) -> None:
-        for prompt, item in zip(prompts, items, strict=True):
+    def _check_lengths(self, prompts: Sequence[Sequence[str]], items: Sequence[TokenizedPrompt]) -> None:
+        for pieces, item in zip(prompts, items, strict=True):
             length = len(item.context) + longest_tail(item.tails)
             if length > self._max_tokens:
+                beginning = "".join(pieces)[:80]
                 raise DataError(
                     f"a prompt has {length} tokens with its label words, but the model takes "
-                    f"{self._max_tokens} (prompt: {prompt[:80]!r}...); use fewer or shorter demonstrations"
+                    f"{self._max_tokens} (prompt: {beginning!r}...); use fewer or shorter demonstrations"
                 )
 
     def _run(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from xampler.errors import ModelError
 from xampler.models.engines import Engine, PackedEngine, PaddedEngine
+from xampler.models.fewer_rows import find_savings
 from xampler.models.label_tokens import TokenizedPrompt
 from xampler.models.packed_attention import PackedAttentionError
 from xampler.models.packing import MIN_SHARED_TOKENS
@@ -37,12 +38,16 @@ def choose_engine(model: PreTrainedModel) -> Engine:
     expected = np.stack([_plain_log_likelihoods(model, item) for item in items])
     original = model.config._attn_implementation
     if _can_pack(model):
-        try:
-            engine: Engine = PackedEngine(model)
-            if _agrees(engine, items, expected, model.dtype):
-                return engine
-        except (PackedAttentionError, TypeError, ValueError) as error:
-            logger.debug("%s cannot be run packed: %s", type(model).__name__, error)
+        savings = find_savings(model)
+        for own in (savings, None) if savings else (None,):
+            try:
+                engine: Engine = PackedEngine(model, own)
+                if _agrees(engine, items, expected, model.dtype):
+                    return engine
+            except (PackedAttentionError, TypeError, ValueError) as error:
+                logger.debug("%s cannot be run packed: %s", type(model).__name__, error)
+            if own:
+                own.remove()
         model.set_attn_implementation(original)
     logger.info("%s cannot be run packed; using padded batches, which are slower", type(model).__name__)
     engine = PaddedEngine(model, alone=_rope_type(model) in _ROPE_BY_LENGTH)
@@ -70,7 +75,10 @@ def _rope_type(model: PreTrainedModel) -> str:
 
 
 def _probe_items(vocabulary: int) -> list[TokenizedPrompt]:
-    """Two prompts that begin alike and one that does not; labels of one, two and three tokens."""
+    """Two prompts that begin alike and one that does not; labels of one, two and three tokens.
+
+    Tokens stand at several places each, so that one whose states depend on its place is found out.
+    """
     rng = np.random.default_rng(0)
 
     def draw(count: int) -> tuple[int, ...]:
@@ -78,7 +86,8 @@ def _probe_items(vocabulary: int) -> list[TokenizedPrompt]:
 
     shared, (a, b, c, d) = draw(MIN_SHARED_TOKENS + 4), draw(4)
     tails = ((a, b), (a, c, d), (a,), (d,))
-    return [TokenizedPrompt(context, tails) for context in (shared + draw(5), shared + draw(7), draw(9))]
+    contexts = (shared + draw(5), shared + draw(7), draw(2) + shared[::-1])
+    return [TokenizedPrompt(context, tails) for context in contexts]
 
 
 @torch.inference_mode()

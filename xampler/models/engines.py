@@ -4,7 +4,8 @@ An engine cuts work into batches and turns a batch into log-likelihoods; which b
 happens when memory runs out is the caller's. Shapes: L labels, R rows, H hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from xampler.models.fewer_rows import Savings
 from xampler.models.label_tokens import TokenizedPrompt
 from xampler.models.label_trie import LabelTrie, build_label_trie
 from xampler.models.output_head import OutputHead
@@ -46,9 +48,11 @@ class Engine(Protocol):
 class PackedEngine:
     """Rows without padding; shared prefixes and label tries computed once."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, savings: Savings | None = None) -> None:
+        """``savings``: layers to be computed for fewer rows; None: all are for all."""
         self.model = model
         self.head = OutputHead(model)
+        self.savings = savings
         model.set_attn_implementation(PACKED_ATTENTION)
 
     def batches(
@@ -66,14 +70,31 @@ class PackedEngine:
         work = batch.work
         assert isinstance(work, PackedBatch)
         device = self.model.device
-        with packed(work):
+        rows = torch.tensor(work.rows(), device=device)
+        with self._fewer_rows(work, rows):
             hidden_1TH = self.model.get_decoder()(
                 input_ids=torch.tensor([work.tokens], device=device),
                 position_ids=torch.tensor([work.positions], device=device),
                 use_cache=False,
             ).last_hidden_state
-        hidden_RH = hidden_1TH[0, torch.tensor(work.rows(), device=device)]
+        hidden_RH = hidden_1TH[0, rows.to(hidden_1TH.device)]
         return _label_sums(self.head, hidden_RH, [branch.trie for branch in work.branches])
+
+    @contextmanager
+    def _fewer_rows(self, work: PackedBatch, rows: torch.Tensor) -> Iterator[None]:
+        if self.savings is None:
+            with packed(work):
+                yield
+            return
+        firsts, sources = work.distinct()
+        read_of = torch.zeros(len(work.tokens), dtype=torch.long, device=rows.device)
+        read_of[rows] = torch.arange(len(rows), device=rows.device)
+        with (
+            packed(work, self.savings.last_index if self.savings.last else None),
+            self.savings.first.only(torch.tensor(firsts), torch.tensor(sources)),
+            self.savings.last.only(rows, read_of),
+        ):
+            yield
 
 
 class PaddedEngine:

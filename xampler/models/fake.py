@@ -35,6 +35,12 @@ class FakeLanguageModel:
         )
         return np.array(scores, dtype=np.float64).reshape(-1, len(label_words))
 
+    def score_pieces(
+        self, prompts: Sequence[Sequence[str]], label_words: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """The same for prompts in pieces."""
+        return self.score_labels(["".join(pieces) for pieces in prompts], label_words)
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Words of each text."""
         return [len(text.split()) for text in texts]

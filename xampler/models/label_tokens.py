@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xampler.errors import DataError, LabelWordError
 from xampler.models.label_trie import Tail
+from xampler.models.pieces import PieceTokenizer, begins_word
 
 LabelTokens = Literal["joint", "separate"]
 
@@ -32,6 +33,7 @@ class PromptTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, label_tokens: LabelTokens) -> None:
         self.tokenizer = tokenizer
         self.label_tokens = label_tokens
+        self.pieces = PieceTokenizer(tokenizer, self.encode)
         self.leading = _leading_special_tokens(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -62,8 +64,8 @@ class PromptTokenizer:
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return [end for _, end in encoded["offset_mapping"]]
 
-    def tokenize(self, prompts: Sequence[str], label_words: Sequence[str]) -> list[TokenizedPrompt]:
-        """Tokens of every prompt with every label.
+    def tokenize(self, prompts: Sequence[Sequence[str]], label_words: Sequence[str]) -> list[TokenizedPrompt]:
+        """Tokens of every prompt, given in pieces, with every label.
 
         Raises:
             LabelWordError: label words that tokenise to nothing.
@@ -72,25 +74,25 @@ class PromptTokenizer:
         for words in label_words:
             if not words.strip():
                 raise LabelWordError(f"label words {words!r} are empty; give every label at least one word")
-        prompt_ids = self.encode(prompts)
+        prompt_ids = self.pieces.tokens(prompts)
         cut = self._separate if self.label_tokens == "separate" else self._joint
         tokenized = cut(prompts, prompt_ids, label_words)
         _check(prompts, label_words, tokenized)
         return tokenized
 
     def _separate(
-        self, prompts: Sequence[str], prompt_ids: list[list[int]], label_words: Sequence[str]
+        self, prompts: Sequence[Sequence[str]], prompt_ids: list[list[int]], label_words: Sequence[str]
     ) -> list[TokenizedPrompt]:
         tails = tuple(tuple(ids) for ids in self.encode([f" {words}" for words in label_words]))
         return [TokenizedPrompt((*self.leading, *ids), tails) for ids in prompt_ids]
 
     def _joint(
-        self, prompts: Sequence[str], prompt_ids: list[list[int]], label_words: Sequence[str]
+        self, prompts: Sequence[Sequence[str]], prompt_ids: list[list[int]], label_words: Sequence[str]
     ) -> list[TokenizedPrompt]:
         endings = _Endings(self.encode, self.tokenizer, label_words)
-        cut_off = [endings.tails(prompt, ids) for prompt, ids in zip(prompts, prompt_ids, strict=True)]
+        cut_off = [endings.tails(pieces, ids) for pieces, ids in zip(prompts, prompt_ids, strict=True)]
         whole = [number for number, tails in enumerate(cut_off) if tails is None]
-        joined = [f"{prompts[number]} {words}" for number in whole for words in label_words]
+        joined = [f"{''.join(prompts[number])} {words}" for number in whole for words in label_words]
         joined_ids = self.encode(joined)
         tokenized = {
             number: self._part(
@@ -134,10 +136,12 @@ class _Endings:
         self.label_words = label_words
         self.known: dict[str, tuple[tuple[int, ...], tuple[Tail, ...]] | None] = {}
 
-    def tails(self, prompt: str, prompt_ids: list[int]) -> tuple[Tail, ...] | None:
-        """Tails behind ``prompt``, None where only encoding the whole can tell."""
+    def tails(self, pieces: Sequence[str], prompt_ids: list[int]) -> tuple[Tail, ...] | None:
+        """Tails behind a prompt, None where only encoding the whole can tell."""
+        prompt = pieces[-1] if " " in pieces[-1].lstrip() else "".join(pieces)
         ending = prompt[max(prompt.rfind(" "), 0) :]
         if ending not in self.known:
+            prompt = "".join(pieces)
             self.known[ending] = self._examine(prompt, ending)
         known = self.known[ending]
         if known is None or tuple(prompt_ids[-len(known[0]) :]) != known[0]:
@@ -161,7 +165,7 @@ class _Endings:
             start = next((at for at, end in enumerate(ends) if end > first_visible), 0)
             if ids[:border] != prompt_ids or not 0 < start < border < len(ids):
                 return None
-            if not all(_begins_word(encoded.word_ids(0), at) for at in (start, border)):
+            if not all(begins_word(encoded.word_ids(0), at) for at in (start, border)):
                 return None
             starts.add(start)
             tails.append(tuple(ids[border:]))
@@ -175,10 +179,6 @@ def _character_border(text: str, end: int) -> int:
     return end
 
 
-def _begins_word(word_ids: list[int | None], at: int) -> bool:
-    return word_ids[at] is not None and word_ids[at] != word_ids[at - 1]
-
-
 def _leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """What the tokenizer puts before a text; what it puts behind one would part prompt and label."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -189,8 +189,10 @@ def _leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ..
     return ()
 
 
-def _check(prompts: Sequence[str], label_words: Sequence[str], tokenized: Sequence[TokenizedPrompt]) -> None:
-    for prompt, item in zip(prompts, tokenized, strict=True):
+def _check(
+    prompts: Sequence[Sequence[str]], label_words: Sequence[str], tokenized: Sequence[TokenizedPrompt]
+) -> None:
+    for pieces, item in zip(prompts, tokenized, strict=True):
         for words, tail in zip(label_words, item.tails, strict=True):
             if not tail:
                 raise LabelWordError(
@@ -198,4 +200,6 @@ def _check(prompts: Sequence[str], label_words: Sequence[str], tokenized: Sequen
                     "choose other words for this label in the task's verbalizer"
                 )
         if not item.context:
-            raise DataError(f"prompt {prompt!r} tokenises to nothing; give a prompt with at least one token")
+            raise DataError(
+                f"prompt {''.join(pieces)!r} tokenises to nothing; give a prompt with at least one token"
+            )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from xampler.config import Config, parse_config, read_yaml
-from xampler.core.prompt import Demonstration, PromptConfig, fit_prompt
+from xampler.core.prompt import Demonstration, PromptConfig, fit_prompts
 from xampler.core.scoring import log_probs
 from xampler.core.task import Task
 from xampler.core.text import text_id
@@ -113,11 +113,9 @@ class Labeller:
     def _score(self, texts: Sequence[str], positions: list[list[int]]) -> NDArray[np.float64]:
         model = load_language_model(self.spec.language_model)
         task = self.spec.task
-        prompts = [
-            fit_prompt(task, text, [self._show(i) for i in shown], model, self.spec.prompt).text
-            for text, shown in zip(texts, positions, strict=True)
-        ]
-        return log_probs(model.score_labels(prompts, task.label_words))
+        shown = [[self._show(i) for i in own] for own in positions]
+        fitted = fit_prompts(task, texts, shown, model, self.spec.prompt)
+        return log_probs(model.score_pieces([prompt.pieces for prompt in fitted], task.label_words))
 
     def _show(self, position: int) -> Demonstration:
         return Demonstration(self._pool.texts[position], self.spec.task.words_of(self._pool.labels[position]))

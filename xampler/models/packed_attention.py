@@ -25,25 +25,34 @@ class PackedAttentionError(Exception):
 
 
 class _Plan:
-    """Attention calls of a batch, built once per window and used by every layer."""
+    """Attention calls of a batch, built once per window and device and used by every layer but the last."""
 
-    def __init__(self, batch: PackedBatch) -> None:
+    def __init__(self, batch: PackedBatch, read_layer: int | None) -> None:
         self.batch = batch
-        self.calls: dict[int | None, list[Attention]] = {}
+        self.read_layer = read_layer
+        self.calls: dict[tuple[torch.device, int | None], list[Attention]] = {}
 
-    def attentions(self, dtype: torch.dtype, device: torch.device, window: int | None) -> list[Attention]:
-        if window not in self.calls:
-            self.calls[window] = self.batch.attentions(dtype, device, window)
-        return self.calls[window]
+    def attentions(
+        self, layer: int | None, dtype: torch.dtype, device: torch.device, window: int | None
+    ) -> list[Attention]:
+        if layer is not None and layer == self.read_layer:
+            return self.batch.reads(dtype, device, window)
+        if (device, window) not in self.calls:
+            self.calls[device, window] = self.batch.attentions(dtype, device, window)
+        return self.calls[device, window]
 
 
 _plan: ContextVar[_Plan] = ContextVar("packed attention plan")
 
 
 @contextmanager
-def packed(batch: PackedBatch) -> Iterator[None]:
-    """Let attention calls inside follow ``batch``."""
-    token = _plan.set(_Plan(batch))
+def packed(batch: PackedBatch, read_layer: int | None = None) -> Iterator[None]:
+    """Let attention calls inside follow ``batch``.
+
+    Args:
+        read_layer: the layer of which only the rows that are read off are wanted.
+    """
+    token = _plan.set(_Plan(batch, read_layer))
     try:
         yield
     finally:
@@ -70,7 +79,8 @@ def packed_attention(
     if asked or attention_mask is not None:
         raise PackedAttentionError(f"{type(module).__name__} asks for {asked or 'a mask of its own'}")
     output = value.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    for call in _plan.get().attentions(query.dtype, query.device, sliding_window):
+    layer = getattr(module, "layer_idx", None)
+    for call in _plan.get().attentions(layer, query.dtype, query.device, sliding_window):
         start, stop = call.rows
         attended = scaled_dot_product_attention(
             query[:, :, start:stop],

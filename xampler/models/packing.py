@@ -63,6 +63,11 @@ class Branch:
         return _merge((*self.path, *own))
 
     @property
+    def before(self) -> int:
+        """Tokens of the prompt that stand further left."""
+        return sum(stop - first for first, stop in self.path)
+
+    @property
     def last(self) -> int:
         """Place of the prompt's last token."""
         return self.context[-1][1] - 1
@@ -94,6 +99,13 @@ class PackedBatch:
         """Places [R] that log-probabilities are read off, prompt by prompt: root, then nodes."""
         return [place for branch in self.branches for place in (branch.last, *range(branch.stop, branch.end))]
 
+    def distinct(self) -> tuple[list[int], list[int]]:
+        """Where each distinct token stands first, and which of these each place's token is."""
+        numbers: dict[int, int] = {}
+        sources = [numbers.setdefault(token, len(numbers)) for token in self.tokens]
+        places = dict(zip(reversed(self.tokens), reversed(range(len(sources))), strict=True))
+        return [places[token] for token in numbers], sources
+
     def attentions(
         self, dtype: torch.dtype, device: torch.device, window: int | None = None
     ) -> list[Attention]:
@@ -101,9 +113,13 @@ class PackedBatch:
         masks = Masks(dtype, device)
         return [call for branch in self.branches for call in self._calls(branch, masks, window)]
 
+    def reads(self, dtype: torch.dtype, device: torch.device, window: int | None = None) -> list[Attention]:
+        """Calls of attention for the rows that are read off alone."""
+        masks = Masks(dtype, device)
+        return [call for branch in self.branches for call in self._reads(branch, masks, window)]
+
     def _calls(self, branch: Branch, masks: "Masks", window: int | None) -> Iterator[Attention]:
         """The branch's queries in blocks, the trie's nodes with the last one."""
-        before = sum(stop - first for first, stop in branch.path)
         length = branch.own + len(branch.trie.tokens)
         block = _BLOCKS.get(masks.device.type, branch.own)
         first = 0
@@ -114,14 +130,34 @@ class PackedBatch:
             return
         borders = [*range(first, branch.own, block)] or [branch.own]
         for start, stop in pairwise([*borders, length]):
-            path = _merge((*branch.path, (branch.start, branch.start + stop)))
-            if stop <= branch.own:
-                mask = masks.causal(stop - start, before + stop)
-            else:
-                mask = masks.behind(branch.own - start, before + branch.own, branch.trie)
-            if window is not None and before + stop > window:
-                mask = mask.clone().masked_fill_(self._out_of_window(start, before, path, window), -torch.inf)
-            yield Attention((branch.start + start, branch.start + stop), path, mask)
+            yield self._call(branch, start, stop, masks, window)
+
+    def _reads(self, branch: Branch, masks: "Masks", window: int | None) -> Iterator[Attention]:
+        """The prompt's last token, which may stand in another branch, and the trie's nodes."""
+        length = branch.own + len(branch.trie.tokens)
+        if not branch.own:
+            mask = self._narrow(masks.causal(1, branch.before), -1, branch.before, branch.path, window)
+            yield Attention((branch.last, branch.last + 1), branch.path, mask)
+        if length:
+            yield self._call(branch, max(branch.own - 1, 0), length, masks, window)
+
+    def _call(self, branch: Branch, start: int, stop: int, masks: "Masks", window: int | None) -> Attention:
+        """The branch's queries [start, stop), the trie's nodes counted behind its own tokens."""
+        path = _merge((*branch.path, (branch.start, branch.start + stop)))
+        if stop <= branch.own:
+            mask = masks.causal(stop - start, branch.before + stop)
+        else:
+            mask = masks.behind(branch.own - start, branch.before + branch.own, branch.trie)
+        mask = self._narrow(mask, start, branch.before, path, window)
+        return Attention((branch.start + start, branch.start + stop), path, mask)
+
+    def _narrow(
+        self, mask: torch.Tensor, start: int, before: int, path: tuple[Range, ...], window: int | None
+    ) -> torch.Tensor:
+        """The mask of the path's places from ``before + start`` on, without what is out of the window."""
+        if window is None or mask.shape[1] <= window:
+            return mask
+        return mask.clone().masked_fill_(self._out_of_window(start, before, path, window), -torch.inf)
 
     def _out_of_window(self, start: int, before: int, path: tuple[Range, ...], window: int) -> torch.Tensor:
         positions = torch.tensor([at for first, stop in path for at in self.positions[first:stop]])

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from xampler.core.ports import LanguageModel
-from xampler.core.prompt import Demonstration, PromptConfig, fit_prompt, prompt_id
+from xampler.core.prompt import Demonstration, PromptConfig, fit_prompts, prompt_id
 from xampler.core.task import Task
 from xampler.models.build import LanguageModelConfig, load_language_model, scorer_id
 from xampler.pipeline.context import Context
@@ -182,11 +182,9 @@ def _score_task(
 
 def score_rows(rows: pd.DataFrame, plan: PromptPlan, model: LanguageModel) -> pd.DataFrame:
     """The rows with ``log_likelihoods`` [labels] in nats, ``demonstrations_dropped``, ``texts_shortened``."""
-    fitted = [
-        fit_prompt(plan.task, text, [plan.demonstrations[i] for i in ids], model, plan.prompt)
-        for text, ids in zip(rows["query_text"], rows["demonstration_ids"], strict=True)
-    ]
-    log_likelihood_PL = model.score_labels([prompt.text for prompt in fitted], plan.task.label_words)
+    shown = [[plan.demonstrations[i] for i in ids] for ids in rows["demonstration_ids"]]
+    fitted = fit_prompts(plan.task, rows["query_text"].tolist(), shown, model, plan.prompt)
+    log_likelihood_PL = model.score_pieces([prompt.pieces for prompt in fitted], plan.task.label_words)
     return rows.assign(
         log_likelihoods=list(log_likelihood_PL),
         demonstrations_dropped=[prompt.demonstrations_dropped for prompt in fitted],

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -7,13 +8,26 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xampler.core.ports import ScoringStatistics
-from xampler.core.prompt import Demonstration, FittedPrompt, PromptConfig, build_prompt, fit_prompt, prompt_id
+from xampler.core.prompt import (
+    Demonstration,
+    PromptConfig,
+    build_prompt,
+    fit_prompts,
+    prompt_id,
+    prompt_pieces,
+)
 from xampler.core.task import Task
 
 NEWS = Task(name="news", labels=("sports", "science/technology"))
 SHORT = Task(name="short", labels=("a", "b"), template="{text} is {label}", separator=" ; ")
 RESERVED = 2 + 1  # special tokens and the border to the label words; the longest label words of SHORT
 WHOLE = PromptConfig()
+
+
+class Fitted(NamedTuple):
+    text: str
+    demonstrations_dropped: int
+    texts_shortened: int
 
 
 class WordModel:
@@ -25,6 +39,11 @@ class WordModel:
         self.max_tokens = max_tokens
 
     def score_labels(self, prompts: Sequence[str], label_words: Sequence[str]) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+    def score_pieces(
+        self, prompts: Sequence[Sequence[str]], label_words: Sequence[str]
+    ) -> NDArray[np.float64]:
         raise NotImplementedError
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -47,9 +66,10 @@ def words(count: int, stem: str = "w") -> str:
 
 def fit(
     query: str, demonstrations: Sequence[Demonstration], max_prompt: int, config: PromptConfig = WHOLE
-) -> FittedPrompt:
+) -> Fitted:
     """Fit into ``max_prompt`` words beside the label words."""
-    return fit_prompt(SHORT, query, demonstrations, WordModel(max_prompt + RESERVED), config)
+    [fitted] = fit_prompts(SHORT, [query], [demonstrations], WordModel(max_prompt + RESERVED), config)
+    return Fitted(fitted.text, fitted.demonstrations_dropped, fitted.texts_shortened)
 
 
 def test_prompt_of_the_paper() -> None:
@@ -89,6 +109,17 @@ def test_texts_reach_the_prompt_as_they_are(text: str) -> None:
     assert prompt == f'The topic of the news "{text}" is {{text}}\nThe topic of the news "{text}" is'
 
 
+def test_pieces_are_cut_before_a_blank_between_demonstrations() -> None:
+    shots = [Demonstration("d e", "sports"), Demonstration("f", "science/technology")]
+    assert prompt_pieces(NEWS, "q", shots) == (
+        'The topic of the news "d e" is sports\nThe',
+        ' topic of the news "f" is science/technology\nThe',
+        ' topic of the news "q" is',
+    )
+    assert prompt_pieces(SHORT, "q", [Demonstration("d", "a")]) == ("d is a", " ; q is")
+    assert prompt_pieces(NEWS, "q", []) == ('The topic of the news "q" is',)
+
+
 def test_template_and_separator_of_the_task_are_used() -> None:
     assert (
         build_prompt(SHORT, "q", [Demonstration("d", "a"), Demonstration("e", "b")])
@@ -101,21 +132,22 @@ def test_prompt_that_fits_is_left_whole() -> None:
     length = (3 + 2) + 1 + (2 + 2) + 1 + (4 + 1)
     whole = build_prompt(SHORT, words(4), demonstrations)
     assert len(whole.split()) == length
-    assert fit(words(4), demonstrations, length) == FittedPrompt(whole, 0, 0)
+    assert fit(words(4), demonstrations, length) == Fitted(whole, 0, 0)
 
 
 def test_the_least_similar_demonstration_is_dropped_first() -> None:
     demonstrations = [Demonstration(words(3), "a"), Demonstration(words(2), "b")]
     fitted = fit(words(4), demonstrations, 15 - 1)
-    assert fitted == FittedPrompt(build_prompt(SHORT, words(4), demonstrations[1:]), 1, 0)
+    assert fitted == Fitted(build_prompt(SHORT, words(4), demonstrations[1:]), 1, 0)
 
 
 def test_room_is_left_for_the_longest_label_words() -> None:
     task = SHORT.model_copy(update={"labels": ("a", "three words long")})
     demonstrations = [Demonstration("d", "a"), Demonstration("e", "a")]
     length = len(build_prompt(task, "q", demonstrations).split())
-    enough, too_few = (
-        fit_prompt(task, "q" * 40, demonstrations, WordModel(length + 2 + 3 - less), WHOLE) for less in (0, 1)
+    [enough], [too_few] = (
+        fit_prompts(task, ["q" * 40], [demonstrations], WordModel(length + 2 + 3 - less), WHOLE)
+        for less in (0, 1)
     )
     assert (enough.demonstrations_dropped, too_few.demonstrations_dropped) == (0, 1)
 
@@ -123,26 +155,26 @@ def test_room_is_left_for_the_longest_label_words() -> None:
 def test_query_and_last_demonstration_are_shortened_in_equal_parts() -> None:
     # 4 words of frame ("is", "a", ";", "is") leave 6 of 10 to the two texts.
     fitted = fit(words(20, "q"), [Demonstration(words(9), "b"), Demonstration(words(20, "d"), "a")], 10)
-    assert fitted == FittedPrompt("d0 d1 d2 is a ; q0 q1 q2 is", 1, 2)
+    assert fitted == Fitted("d0 d1 d2 is a ; q0 q1 q2 is", 1, 2)
 
 
 def test_text_that_lost_nothing_does_not_count_as_shortened() -> None:
     fitted = fit(words(50, "query"), [Demonstration("d0 d1", "a")], 10)
-    assert fitted == FittedPrompt("d0 d1 is a ; query0 query1 query2 is", 0, 1)
+    assert fitted == Fitted("d0 d1 is a ; query0 query1 query2 is", 0, 1)
 
 
 def test_long_query_without_demonstrations_is_shortened() -> None:
-    assert fit(words(50, "query"), [], 5) == FittedPrompt("query0 query1 query2 query3 is", 0, 1)
+    assert fit(words(50, "query"), [], 5) == Fitted("query0 query1 query2 query3 is", 0, 1)
 
 
 def test_every_text_keeps_a_token_however_small_the_model() -> None:
     fitted = fit(words(50, "query"), [Demonstration(words(50, "demo"), "a")], 1)
-    assert fitted == FittedPrompt("demo0 is a ; query0 is", 0, 2)
+    assert fitted == Fitted("demo0 is a ; query0 is", 0, 2)
 
 
 def test_texts_that_take_more_tokens_in_place_are_shortened_further() -> None:
     model = CrowdedModel(9 + RESERVED)
-    fitted = fit_prompt(SHORT, words(40, "long"), [], model, WHOLE)
+    [fitted] = fit_prompts(SHORT, [words(40, "long")], [[]], model, WHOLE)
     assert fitted.texts_shortened == 1
     assert 2 < model.count_tokens([fitted.text])[0] <= 9
 
@@ -150,13 +182,13 @@ def test_texts_that_take_more_tokens_in_place_are_shortened_further() -> None:
 def test_every_text_is_cut_to_max_text_tokens() -> None:
     demonstrations = [Demonstration(words(9, "d"), "a"), Demonstration("e0", "b")]
     fitted = fit(words(9, "q"), demonstrations, 100, PromptConfig(max_text_tokens=2))
-    assert fitted == FittedPrompt("d0 d1 is a ; e0 is b ; q0 q1 is", 0, 0)
+    assert fitted == Fitted("d0 d1 is a ; e0 is b ; q0 q1 is", 0, 0)
 
 
 def test_cut_by_max_text_tokens_comes_before_anything_is_dropped() -> None:
     demonstrations = [Demonstration(words(9, "d"), "a"), Demonstration(words(9, "e"), "b")]
     cut = fit(words(9, "q"), demonstrations, 12, PromptConfig(max_text_tokens=1))
-    assert cut == FittedPrompt("d0 is a ; e0 is b ; q0 is", 0, 0)
+    assert cut == Fitted("d0 is a ; e0 is b ; q0 is", 0, 0)
     assert fit(words(9, "q"), demonstrations, 12).demonstrations_dropped == 1
 
 

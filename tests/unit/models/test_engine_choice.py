@@ -27,6 +27,32 @@ def test_probe_refuses_to_pack_what_mixes_neighbours(
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize(("name", "first"), [("llama", True), ("gpt2", False), ("gpt_neox", False)])
+def test_layers_that_are_computed_for_fewer_rows(
+    name: str, first: bool, models_by_name: Callable[[str], PreTrainedModel]
+) -> None:
+    engine = choose_engine(models_by_name(name))
+    assert isinstance(engine, PackedEngine)
+    assert engine.savings is not None
+    assert (bool(engine.savings.first), bool(engine.savings.last)) == (first, True)
+
+
+def test_first_layer_that_is_told_places_is_computed_for_all_rows(
+    models_by_name: Callable[[str], PreTrainedModel],
+) -> None:
+    model = models_by_name("llama")
+    positions = torch.randn(512, 32)
+
+    decoder = model.get_decoder()
+    decoder.layers[0].register_forward_pre_hook(
+        lambda module, args, kwargs: ((args[0] + positions[kwargs["position_ids"]], *args[1:]), kwargs),
+        with_kwargs=True,
+    )
+    engine = choose_engine(model)
+    assert isinstance(engine, PackedEngine)
+    assert engine.savings is None
+
+
 def test_model_that_sees_what_follows_is_refused(
     models_by_name: Callable[[str], PreTrainedModel],
 ) -> None:

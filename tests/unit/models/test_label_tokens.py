@@ -21,7 +21,9 @@ def test_joint_tokens_are_those_of_the_whole_text(
 ) -> None:
     prompts = [f"a{text}{ending}" for text in texts]
     for prompt, item in zip(
-        prompts, PromptTokenizer(tokenizer, "joint").tokenize(prompts, LABELS), strict=True
+        prompts,
+        PromptTokenizer(tokenizer, "joint").tokenize([(prompt,) for prompt in prompts], LABELS),
+        strict=True,
     ):
         for words, tail in zip(LABELS, item.tails, strict=True):
             assert [*item.context, *tail] == tokenizer(f"{prompt} {words}")["input_ids"]
@@ -57,12 +59,13 @@ def test_ending_is_encoded_once_for_all_prompts(
         return encode(texts)
 
     monkeypatch.setattr(prompts, "encode", spy)
-    prompts.tokenize([f'"text {number}" is' for number in range(50)], LABELS)
+    monkeypatch.setattr(prompts.pieces, "encode", spy)
+    prompts.tokenize([(f'"text {number}" is',) for number in range(50)], LABELS)
     assert len(encoded) == 51
 
 
 def test_separate_has_a_stray_piece(tokenizer: PreTrainedTokenizerBase) -> None:
-    [item] = PromptTokenizer(tokenizer, "separate").tokenize(["a prompt is"], LABELS)
+    [item] = PromptTokenizer(tokenizer, "separate").tokenize([("a prompt is",)], LABELS)
     assert list(item.context) == tokenizer("a prompt is")["input_ids"]
     assert list(item.tails[1]) == tokenizer(" science", add_special_tokens=False)["input_ids"]
 
@@ -70,16 +73,16 @@ def test_separate_has_a_stray_piece(tokenizer: PreTrainedTokenizerBase) -> None:
 def test_label_that_tokenises_to_nothing(word_tokenizer: PreTrainedTokenizerBase) -> None:
     for words in ("", " \t"):
         with pytest.raises(LabelWordError, match="at least one word"):
-            PromptTokenizer(word_tokenizer, "joint").tokenize(["a"], ["sports", words])
+            PromptTokenizer(word_tokenizer, "joint").tokenize([("a",)], ["sports", words])
 
 
 def test_prompt_that_tokenises_to_nothing(word_tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = PromptTokenizer(word_tokenizer, "joint")
-    [item] = prompts.tokenize([""], LABELS)
+    [item] = prompts.tokenize([("",)], LABELS)
     assert item.context == (word_tokenizer.bos_token_id,)
     prompts.leading = ()
     with pytest.raises(DataError, match="tokenises to nothing"):
-        prompts.tokenize([""], LABELS)
+        prompts.tokenize([("",)], LABELS)
 
 
 def test_trie_shares_beginnings() -> None:

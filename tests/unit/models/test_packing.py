@@ -16,11 +16,11 @@ def _items(*contexts: tuple[int, ...]) -> list[TokenizedPrompt]:
     return [TokenizedPrompt(context, TAILS) for context in contexts]
 
 
-def _visible(batch: PackedBatch, window: int | None = None) -> NDArray[np.bool_]:
+def _visible(batch: PackedBatch, window: int | None = None, read: bool = False) -> NDArray[np.bool_]:
     """Which place of the row sees which, put together from the calls of attention."""
     count = len(batch.tokens)
     seen = np.zeros((count, count), dtype=bool)
-    for call in batch.attentions(torch.float32, CPU, window):
+    for call in (batch.reads if read else batch.attentions)(torch.float32, CPU, window):
         keys = [at for start, stop in call.path for at in range(start, stop)]
         mask = torch.zeros(len(keys), len(keys)).masked_fill(torch.ones(len(keys), len(keys)).triu(1) > 0, -1)
         open_ = ((mask if call.mask is None else call.mask) == 0).numpy()
@@ -59,6 +59,9 @@ def test_every_place_sees_its_own_sequence(
                 assert [batch.positions[at] for at in places] == list(range(len(places)))
                 for place in places:
                     assert seen[place].sum() == batch.positions[place] + 1
+        for window in (None, 3, 20):
+            all_, read = _visible(batch, window), _visible(batch, window, read=True)
+            np.testing.assert_array_equal(read[batch.rows()], all_[batch.rows()])
 
 
 def test_window_hides_what_is_far() -> None:
@@ -77,6 +80,13 @@ def test_shared_beginning_is_computed_once() -> None:
     assert batch.shared == 30 + 36
     assert len(batch.tokens) == 35 + 6 + 1 + 3 * 2
     assert batch.rows() == [34, 35, 36, 42, 43, 44, 45, 46, 47]
+
+
+def test_distinct_tokens_and_where_each_place_finds_its_own() -> None:
+    [batch] = pack(_items((7, 8, 7, 9)), [0], 1000)
+    firsts, sources = batch.distinct()
+    assert [batch.tokens[place] for place in firsts] == [7, 8, 9, 1, 2]
+    assert [batch.tokens[firsts[source]] for source in sources] == batch.tokens
 
 
 def test_few_shared_tokens_are_computed_again() -> None:
