@@ -81,6 +81,12 @@ class TableStore:
             raise StoreError(f"table {table.name} cannot be read: {_first_line(error)}") from error
         return stored.where(_equals(where)) if where else stored
 
+    def read_version(self, table: Table, version: int, **where: str) -> DataFrame:
+        """As :meth:`read`, of the table as it was at a Delta version, whatever is written meanwhile."""
+        stored = self.spark.read.option("versionAsOf", version).table(self._name(table))
+        rows = stored.select(*table.column_names)
+        return rows.where(_equals(where)) if where else rows
+
     def version(self, table: Table) -> int | None:
         """The table's Delta version, None if never written."""
         if not self.exists(table):
