@@ -12,6 +12,7 @@ from xampler.core.text import stable_fraction
 
 POSITIVE, NEGATIVE = "positive", "negative"
 TRAIN, HELD_OUT = "train", "held_out"
+PROPOSED = "propose"  # proposer of the pairs that all recipes start from
 
 
 def exclude_same_text(query_ids: Sequence[str], candidate_ids: Sequence[str]) -> NDArray[np.bool_]:

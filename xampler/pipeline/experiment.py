@@ -12,7 +12,7 @@ from xampler.core.task import Task
 from xampler.errors import ConfigError
 from xampler.models.build import EncoderConfig, LanguageModelConfig
 from xampler.pipeline.sources import Selection, Source
-from xampler.training.recipe import Recipe
+from xampler.training.recipe import SHARDED_WEIGHTS, EngineConfig, Recipe
 
 
 class DataConfig(Config):
@@ -90,8 +90,19 @@ class TrainConfig(Config):
 
     encoder: EncoderConfig
     recipes: dict[str, Recipe] = Field(min_length=1)
+    engine: EngineConfig = EngineConfig()
     ranks: int = Field(default=1, ge=1)  # processes; on a GPU cluster, GPUs
     on_driver: bool = True  # False: the ranks are Spark barrier tasks on the executors
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, recipe in self.recipes.items():
+            if recipe.train_embeddings == "seen" and self.engine.zero_stage == SHARDED_WEIGHTS:
+                raise ValueError(
+                    f"recipes.{name}: train_embeddings: seen does not go with engine.zero_stage 3, where no "
+                    "rank has all rows; use stage 2"
+                )
+        return self
 
 
 class EvaluateConfig(Config):

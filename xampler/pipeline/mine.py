@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from xampler.core.pairing import POSITIVE, role_of, split_of
+from xampler.core.pairing import POSITIVE, PROPOSED, role_of, split_of
 from xampler.core.scoring import score_prompts
 from xampler.errors import DataError
 from xampler.pipeline.context import Context
@@ -37,6 +36,12 @@ def mine_pairs(context: Context, run: Run) -> Outcome:
     Raises:
         DataError: all pairs have the same role, so there is nothing to learn.
     """
+    rows = replace_training_pairs(context, PROPOSED)
+    return Outcome(rows, metrics=_signal(context, rows))
+
+
+def replace_training_pairs(context: Context, proposer: str) -> int:
+    """Replace the training pairs of one proposer by its judged pairs; returns their number."""
     name, labels, config = context.name, context.task.labels, context.experiment.mine
 
     def mine_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -46,7 +51,9 @@ def mine_pairs(context: Context, run: Run) -> Outcome:
             scored = score_prompts(log_likelihood_PL, gold_P)
             yield batch.assign(
                 experiment=name,
+                proposer=proposer,
                 role=[role_of(*pair) for pair in zip(scored.predicted_P, gold_P, strict=True)],
+                same_label=batch["label"] == batch["candidate_label"],
                 gold_log_prob=scored.gold_log_prob_P,
                 split=[
                     split_of(query_id, config.held_out_share, config.seed) for query_id in batch["query_id"]
@@ -56,7 +63,7 @@ def mine_pairs(context: Context, run: Run) -> Outcome:
     pool = context.store.read(CANDIDATES, experiment=name)
     scores = context.store.read(SCORES, **prompt_keys(context))
     judged = (
-        context.store.read(PAIRS, experiment=name)
+        context.store.read(PAIRS, experiment=name, proposer=proposer)
         .join(pool.select(F.col("candidate_id").alias("query_id"), "label"), on="query_id", how="inner")
         .join(
             pool.select("candidate_id", F.col("label").alias("candidate_label")),
@@ -71,24 +78,18 @@ def mine_pairs(context: Context, run: Run) -> Outcome:
         .select("query_id", "candidate_id", "rank", "label", "candidate_label", "log_likelihoods")
     )
     mined = judged.mapInPandas(mine_task, TRAINING_PAIRS.spark_schema())
-    rows = context.store.replace(TRAINING_PAIRS, keep_nearest(mined, config), experiment=name)
-    return Outcome(rows, metrics=_signal(context, judged, rows))
+    return context.store.replace(
+        TRAINING_PAIRS, keep_nearest(mined, config), experiment=name, proposer=proposer
+    )
 
 
-def _signal(context: Context, judged: DataFrame, rows: int) -> dict[str, float]:
+def _signal(context: Context, rows: int) -> dict[str, float]:
     """How the judgements fall: shares of positives, with right and with wrong labels shown."""
-    pairs = context.store.read(TRAINING_PAIRS, experiment=context.name)
-    shown = judged.select(
-        "query_id", "candidate_id", (F.col("label") == F.col("candidate_label")).alias("same")
-    )
-    counts = (
-        pairs.join(shown, on=["query_id", "candidate_id"], how="inner")
-        .groupBy("same", "role")
-        .count()
-        .collect()
-    )
+    pairs = context.store.read(TRAINING_PAIRS, experiment=context.name, proposer=PROPOSED)
+    counts = pairs.groupBy("same_label", "role").count().collect()
     share = {
-        same: {row["role"]: row["count"] for row in counts if row["same"] == same} for same in (True, False)
+        same: {row["role"]: row["count"] for row in counts if row["same_label"] == same}
+        for same in (True, False)
     }
     positives = sum(by_role.get(POSITIVE, 0) for by_role in share.values())
     if positives in (0, rows):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from xampler.core.pairing import PROPOSED
 from xampler.models.build import encoder_id
 from xampler.models.index import Bm25Index, CandidatePool
 from xampler.pipeline.context import Context
@@ -31,9 +32,12 @@ def propose_part(context: Context) -> Part:
 def propose_pairs(context: Context, run: Run) -> Outcome:
     """Replace the experiment's pairs; a query is never its own candidate, nor is a duplicate of its text."""
     pool = read_pool(context)
-    config = context.experiment.propose
-    open_index = _opener(config.by, pool)
-    name, k = context.name, config.k
+    return Outcome(replace_pairs(context, pool, _opener(context.experiment.propose.by, pool), PROPOSED))
+
+
+def replace_pairs(context: Context, pool: CandidatePool, open_index: OpenIndex, proposer: str) -> int:
+    """Replace the pairs of one proposer by the nearest candidates in its index; returns their number."""
+    name, k = context.name, context.experiment.propose.k
 
     def propose_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         index = open_index()
@@ -41,7 +45,7 @@ def propose_pairs(context: Context, run: Run) -> Outcome:
             found = index.search(batch["candidate_id"].tolist(), batch["text"].tolist(), k)
             yield pd.DataFrame(
                 [
-                    (name, query_id, pool.ids[hit.position], rank, hit.similarity)
+                    (name, proposer, query_id, pool.ids[hit.position], rank, hit.similarity)
                     for query_id, hits in zip(batch["candidate_id"], found, strict=True)
                     for rank, hit in enumerate(hits)
                 ],
@@ -51,7 +55,7 @@ def propose_pairs(context: Context, run: Run) -> Outcome:
     # The training queries are the pool: English examples judge one another.
     queries = context.store.read(CANDIDATES, experiment=context.name).select("candidate_id", "text")
     pairs = queries.mapInPandas(propose_task, PAIRS.spark_schema())
-    return Outcome(context.store.replace(PAIRS, pairs, experiment=context.name))
+    return context.store.replace(PAIRS, pairs, experiment=name, proposer=proposer)
 
 
 def _opener(by: EncoderMethod | Bm25Method, pool: CandidatePool) -> OpenIndex:

@@ -23,7 +23,7 @@ from xampler.pipeline.experiment import (
 from xampler.pipeline.ingest import ingest_part
 from xampler.pipeline.pool import OpenIndex, demonstrations_id, encoder_index_opener, read_pool
 from xampler.pipeline.stage import Outcome, Part, find_done
-from xampler.pipeline.train import train_part
+from xampler.pipeline.train import as_trained, train_part
 from xampler.tables.schema import CANDIDATES, DEMONSTRATIONS, QUERIES
 from xampler.tracking.run import Run
 
@@ -84,9 +84,7 @@ def trained_encoder(context: Context, recipe: str) -> EncoderConfig:
     done = find_done(context, train_part(context, recipe))
     if done is None:
         raise DataError(f"recipe {recipe!r} has not been trained; run `xampler train ...` first")
-    return context.experiment.train.encoder.model_copy(
-        update={"model": done.result["model_dir"], "revision": None, "layer": None}
-    )
+    return as_trained(context.experiment.train.encoder, done.result["model_dir"])
 
 
 def _openers(context: Context, method: Method, pool: CandidatePool) -> list[tuple[int, OpenIndex]]:

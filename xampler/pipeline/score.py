@@ -3,6 +3,7 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from xampler.core.pairing import PROPOSED
 from xampler.pipeline.context import Context
 from xampler.pipeline.prompts import prompt_keys, score_missing
 from xampler.pipeline.propose import propose_part
@@ -25,14 +26,14 @@ def score_part(context: Context) -> Part:
 
 def score_pairs(context: Context, run: Run) -> Outcome:
     """Score the pairs that no run has scored before."""
-    pairs = context.store.read(PAIRS, experiment=context.name)
+    pairs = context.store.read(PAIRS, experiment=context.name, proposer=PROPOSED)
     scored = score_missing(context, SCORES, one_shot_work(context), run.run_id)
     return Outcome(pairs.count(), scored.prompts, scored.figures)
 
 
-def one_shot_work(context: Context) -> DataFrame:
-    """Every proposed pair as work for ``score_missing``."""
-    pairs = context.store.read(PAIRS, experiment=context.name)
+def one_shot_work(context: Context, proposer: str = PROPOSED) -> DataFrame:
+    """Every pair of a proposer as work for ``score_missing``."""
+    pairs = context.store.read(PAIRS, experiment=context.name, proposer=proposer)
     pool = context.store.read(CANDIDATES, experiment=context.name)
     queries = pool.select(F.col("candidate_id").alias("query_id"), F.col("text").alias("query_text"))
     shown = pool.select("candidate_id", F.col("label").alias("candidate_label"))

@@ -3,21 +3,20 @@
 import json
 import logging
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from pyspark.ml.deepspeed.deepspeed_distributor import DeepspeedTorchDistributor
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from xampler.errors import TrainingError
-from xampler.models.build import encoder_id
+from xampler.models.build import EncoderConfig, encoder_id
 from xampler.pipeline.context import Context
 from xampler.pipeline.mine import mine_part
+from xampler.pipeline.rounds import propose_by_retriever
 from xampler.pipeline.session import output_to
 from xampler.pipeline.stage import Outcome, Part, fingerprint
-from xampler.tables.schema import CANDIDATES, TRAINING_PAIRS
+from xampler.pipeline.training_set import export_training_set
+from xampler.tables.schema import CANDIDATES, PAIRS, QUERIES, SCORES, TRAINING_PAIRS
 from xampler.tracking.run import Run
 from xampler.training.recipe import RESULT_FILE, TrainingSpec
 
@@ -26,13 +25,15 @@ logger = logging.getLogger(__name__)
 
 def train_part(context: Context, recipe: str) -> Part:
     """The stage for one recipe."""
+    iterates = context.experiment.train.recipes[recipe].rounds > 1
     part = Part(
         stage="train",
         name=recipe,
         depends=lambda: _depends(context, recipe),
         run=lambda run: train_with_recipe(context, recipe, part, run),
         before=(mine_part(context),),
-        reads=(TRAINING_PAIRS, CANDIDATES),
+        reads=(TRAINING_PAIRS, CANDIDATES, QUERIES),
+        writes=(PAIRS, SCORES, TRAINING_PAIRS) if iterates else (),
         still_there=lambda result: Path(result["model_dir"]).is_dir(),
     )
     return part
@@ -44,51 +45,54 @@ def train_parts(context: Context) -> list[Part]:
 
 
 def train_with_recipe(context: Context, recipe: str, part: Part, run: Run) -> Outcome:
-    """Train one retriever; its folder is named by everything that it depends on.
+    """Train one retriever, in as many rounds as the recipe has; rounds that are finished are kept.
+
+    Its folder is named by everything that it depends on.
 
     Raises:
         TrainingError: training did not end well; the message names the log file.
     """
     root = Path(context.engines.env.work_dir).resolve() / context.name / "retrievers"
-    output = root / f"{recipe}-{fingerprint(context, part)[:12]}"
-    pairs = _training_rows(context).persist()
-    rows = pairs.count()
-    if not (output / RESULT_FILE).is_file():
-        _launch(context, _export(context, pairs, recipe, output))
-    pairs.unpersist()
-    result = json.loads((output / RESULT_FILE).read_text(encoding="utf-8"))
-    run.log_folder(output, "retriever")
-    _log_history(run, result)
-    for warning in result["warnings"]:
+    folder = root / f"{recipe}-{fingerprint(context, part)[:12]}"
+    encoder, rounds = context.experiment.train.encoder, context.experiment.train.recipes[recipe].rounds
+    results: list[dict[str, Any]] = []
+    prompts = 0
+    for number in range(1, rounds + 1):
+        output = folder if number == rounds else folder.with_name(f"{folder.name}.round{number}")
+        if not (output / RESULT_FILE).is_file():
+            if number > 1:
+                scored = propose_by_retriever(context, recipe, number, encoder, run.run_id)
+                prompts += scored.prompts
+                run.log_metrics({"train/new_prompts": scored.prompts}, step=number)
+            _launch(context, _write_spec(context, recipe, number, encoder, output))
+        results.append(json.loads((output / RESULT_FILE).read_text(encoding="utf-8")))
+        encoder = as_trained(encoder, str(output))
+    run.log_folder(folder, "retriever")
+    _log_history(run, results)
+    for warning in dict.fromkeys(warning for result in results for warning in result["warnings"]):
         logger.warning("train/%s: %s", recipe, warning)
-    figures = {"mean_cosine_before": result["mean_cosine"], "engine_seconds": result["seconds"]}
-    if result["best"] is not None:
-        figures["held_out_map"] = result["best"]
-    return Outcome(rows, metrics=figures, result={"model_dir": str(output)})
+    _say_parallel(recipe, results)
+    rows = context.store.read(TRAINING_PAIRS, experiment=context.name).count()
+    return Outcome(rows, prompts, metrics=_figures(results), result={"model_dir": str(folder)})
 
 
-def _training_rows(context: Context) -> DataFrame:
-    pool = context.store.read(CANDIDATES, experiment=context.name)
-    queries = pool.select(F.col("candidate_id").alias("query_id"), F.col("text").alias("query_text"))
-    candidates = pool.select("candidate_id", F.col("text").alias("candidate_text"))
-    return (
-        context.store.read(TRAINING_PAIRS, experiment=context.name)
-        .join(queries, on="query_id", how="inner")
-        .join(candidates, on="candidate_id", how="inner")
-        .select("query_id", "query_text", "candidate_id", "candidate_text", "role", "split")
-    )
+def as_trained(encoder: EncoderConfig, folder: str) -> EncoderConfig:
+    """The encoder that was trained from ``encoder`` into ``folder``, which says its pooling and layers."""
+    update = {"model": folder, "revision": None, "layer": None, "pooling": None}
+    return encoder.model_copy(update=update)
 
 
-def _export(context: Context, pairs: DataFrame, recipe: str, output: Path) -> Path:
+def _write_spec(context: Context, recipe: str, number: int, encoder: EncoderConfig, output: Path) -> Path:
     """Write shards and spec beside the model's place; returns the spec's path."""
     config = context.experiment.train
-    shards = output.with_name(output.name + ".shards")
-    shutil.rmtree(shards, ignore_errors=True)
-    pairs.write.parquet(str(shards))
+    exported = export_training_set(context, recipe, number, output)
     spec = TrainingSpec(
-        encoder=config.encoder,
+        encoder=encoder,
         recipe=config.recipes[recipe],
-        shards=str(shards),
+        engine=config.engine,
+        shards=exported.shards,
+        parallel=exported.parallel,
+        pool_lang=context.experiment.pool_lang,
         output=str(output),
         ranks=config.ranks,
     )
@@ -120,12 +124,41 @@ def _launch(context: Context, spec: Path) -> None:
         raise TrainingError(f"{reason}; the messages of the ranks are in {log_file}") from error
 
 
-def _log_history(run: Run, result: dict[str, Any]) -> None:
-    for entry in result["history"]:
-        values = {
-            key: value for key, value in entry.items() if isinstance(value, float | int) and key != "step"
-        }
-        run.log_metrics({f"train/{key}": value for key, value in values.items()}, step=entry["step"])
+def _log_history(run: Run, results: list[dict[str, Any]]) -> None:
+    """All rounds as one curve."""
+    before = 0
+    for result in results:
+        for entry in result["history"]:
+            values = {
+                f"train/{key}": value
+                for key, value in entry.items()
+                if isinstance(value, float | int) and key != "step"
+            }
+            run.log_metrics(values, step=before + entry["step"])
+        before += result["history"][-1]["step"]
+
+
+def _figures(results: list[dict[str, Any]]) -> dict[str, float]:
+    first, last = results[0], results[-1]
+    figures = {
+        "mean_cosine_before": first["mean_cosine"],
+        "engine_seconds": sum(result["seconds"] for result in results),
+        "vocabulary_rows_trained": last["trained_rows"],
+        **{f"{name}_before": value for name, value in first["before"].items()},
+        **{f"{name}_after": value for name, value in last["after"].items()},
+    }
+    return figures if last["best"] is None else figures | {"best": last["best"]}
+
+
+def _say_parallel(recipe: str, results: list[dict[str, Any]]) -> None:
+    before, after = results[0]["before"].get("parallel"), results[-1]["after"].get("parallel")
+    if before is not None and after is not None:
+        logger.info(
+            "train/%s: parallel dev texts that find each other: %.1f%% before, %.1f%% after",
+            recipe,
+            100 * before,
+            100 * after,
+        )
 
 
 def _depends(context: Context, recipe: str) -> dict[str, Any]:
@@ -133,5 +166,6 @@ def _depends(context: Context, recipe: str) -> dict[str, Any]:
     return {
         "recipe": config.recipes[recipe].model_dump(mode="json"),
         "encoder": encoder_id(config.encoder),
+        "engine": config.engine.model_dump(mode="json"),
         "ranks": config.ranks,
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pyspark.sql.types import (
     ArrayType,
+    BooleanType,
     DataType,
     DoubleType,
     IntegerType,
@@ -20,6 +21,7 @@ from pyspark.sql.types import (
 )
 
 STRING, INT, LONG, DOUBLE, TIME = StringType(), IntegerType(), LongType(), DoubleType(), TimestampType()
+BOOLEAN = BooleanType()
 STRINGS = ArrayType(STRING, containsNull=False)
 DOUBLES = ArrayType(DOUBLE, containsNull=False)
 PROBABILITIES = MapType(STRING, DOUBLE, valueContainsNull=False)
@@ -67,6 +69,7 @@ SPLIT = Column("split", STRING, "train, dev or test")
 RUN_ID = Column("run_id", STRING, "MLflow run that wrote the row")
 SCORER_ID = Column("scorer_id", STRING, "hash of language model, revision, adapter, dtype, tokenisation")
 PROMPT_ID = Column("prompt_id", STRING, "hash of template, label words and length limits")
+PROPOSER = Column("proposer", STRING, "propose, or recipe/round: the retriever of the round before")
 METHOD = Column("method", STRING, "entry under `methods` in the experiment's config")
 _LIKELIHOOD_COLUMNS = (
     Column("log_likelihoods", DOUBLES, "nats, one per label in the order of the task's labels"),
@@ -126,12 +129,13 @@ PAIRS = Table(
     "The candidates proposed for each training query.",
     (
         EXPERIMENT,
+        PROPOSER,
         QUERY_ID,
         CANDIDATE_ID,
         Column("rank", INT, "0 is the most similar"),
         Column("similarity", DOUBLE, "cosine, or the BM25 score"),
     ),
-    key=("experiment", "query_id", "candidate_id"),
+    key=("experiment", "proposer", "query_id", "candidate_id"),
     checks=("rank >= 0", "query_id <> candidate_id"),
 )
 SCORES = Table(
@@ -153,14 +157,16 @@ TRAINING_PAIRS = Table(
     "Pairs with their role in training the retriever.",
     (
         EXPERIMENT,
+        PROPOSER,
         QUERY_ID,
         CANDIDATE_ID,
         Column("rank", INT, "the proposer's rank, 0 is the most similar"),
-        Column("role", STRING, "positive or negative"),
+        Column("role", STRING, "positive or negative, by the language model's judgement"),
+        Column("same_label", BOOLEAN, "whether the candidate has the query's label"),
         Column("gold_log_prob", DOUBLE, "nats, the query's gold label after this demonstration"),
         Column("split", STRING, "train or held_out, by query"),
     ),
-    key=("experiment", "query_id", "candidate_id"),
+    key=("experiment", "proposer", "query_id", "candidate_id"),
     checks=(
         "role IN ('positive', 'negative')",
         "split IN ('train', 'held_out')",

@@ -82,7 +82,7 @@ class TableStore:
         return stored.where(_equals(where)) if where else stored
 
     def read_version(self, table: Table, version: int, **where: str) -> DataFrame:
-        """As :meth:`read`, of the table as it was at a Delta version.
+        """As :meth:`read`, of the table as it was at a Delta version, whatever is written meanwhile.
 
         Raises:
             StoreError: that version is not kept any more, or never was.
@@ -95,7 +95,8 @@ class TableStore:
                 f"table {table.name} has no version {version}: {_first_line(error)}; it was vacuumed, or "
                 "these are other tables"
             ) from error
-        return stored.select(*table.column_names).where(_equals(where))
+        rows = stored.select(*table.column_names)
+        return rows.where(_equals(where)) if where else rows
 
     def version(self, table: Table) -> int | None:
         """The table's Delta version, None if never written."""

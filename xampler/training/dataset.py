@@ -1,171 +1,278 @@
-"""Parquet shards of judged pairs to the rows that a loss reads, in a fixed order.
+"""Judged queries to the rows that a loss reads: an endless stream in a fixed order.
 
-A shard row is (query_id, query_text, candidate_id, candidate_text, role, split).
+Any number of ranks sees the same steps, and a run that goes on from a checkpoint sees the rows that come
+after it.
 """
 
 import logging
+import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import datasets
 
-from xampler.core.pairing import POSITIVE, TRAIN
+from xampler.core.pairing import TRAIN
 from xampler.errors import TrainingError
-from xampler.training.recipe import ContrastiveRecipe, InfoNceRecipe, Recipe
+from xampler.training.recipe import ContrastiveRecipe, DistillRecipe, InfoNceRecipe, Recipe
+from xampler.training.shards import Candidate, JudgedQuery, shuffled, stream_queries
 
 logger = logging.getLogger(__name__)
 
 SIZE_TRIALS = 20
 MAX_FAILURES = 100
 
-
-@dataclass
-class JudgedQuery:
-    """A query with its positive and negative candidates, as (id, text)."""
-
-    query_id: str
-    text: str
-    positives: list[tuple[str, str]] = field(default_factory=list)
-    negatives: list[tuple[str, str]] = field(default_factory=list)
+Row = dict[str, object]
+Epoch = Callable[[], Iterator[JudgedQuery]]
 
 
-def read_queries(shards: str, split: str) -> list[JudgedQuery]:
-    """Queries of one split with their judged candidates, ordered by id.
+@dataclass(frozen=True)
+class RowPlan:
+    """The rows of a run: their number a step, and how many steps."""
+
+    batch_size: int  # over all ranks and micro-batches
+    steps: int
+    queries: int  # that give rows
+    columns: datasets.Features
+
+
+def plan_rows(epoch: Epoch, recipe: Recipe, parts: int) -> RowPlan:
+    """Read one epoch through and settle batch size and steps.
+
+    A step has fewer rows than the recipe asks for where the queries do not allow that many without
+    conflict, or its ``parts`` (ranks times micro-batches) cannot share them equally.
 
     Raises:
-        TrainingError: the shards hold no pair to train on.
+        TrainingError: no query has what the loss needs, or a part would have no row.
     """
-    rows = datasets.load_dataset("parquet", data_files=f"{shards}/*.parquet", split="train")
-    queries: dict[str, JudgedQuery] = {}
-    for row in rows:
-        if row["split"] == split:
-            query = queries.setdefault(row["query_id"], JudgedQuery(row["query_id"], row["query_text"]))
-            candidates = query.positives if row["role"] == POSITIVE else query.negatives
-            candidates.append((row["candidate_id"], row["candidate_text"]))
-    if not queries and split == TRAIN:
-        raise TrainingError(f"there is no {split} pair to learn from; run `mine` with more queries")
-    for query in queries.values():
-        query.positives.sort()
-        query.negatives.sort()
-    return [queries[query_id] for query_id in sorted(queries)]
+    usable = [0, 0]
+    first: list[JudgedQuery] = []
+    for query in epoch():
+        count = _rows_of(query, recipe)
+        usable = [usable[0] + (count > 0), usable[1] + count]
+        if count and len(first) < recipe.shuffle_buffer:
+            first.append(query)
+    if not usable[0]:
+        raise TrainingError(_needs(recipe))
+    wanted = recipe.batch_size
+    if not isinstance(recipe, ContrastiveRecipe):
+        # The trial has its own generator: what is drawn later depends on the recipe alone.
+        wanted = _conflict_free_size(first, recipe, random.Random(recipe.seed))
+    if wanted < parts:
+        raise TrainingError(
+            f"{parts} ranks and micro-batches cannot share a step of {wanted} rows; give fewer"
+        )
+    batch_size = wanted - wanted % parts
+    rows = usable[1]
+    steps = recipe.steps or math.ceil((recipe.epochs or 1) * rows / batch_size)
+    return RowPlan(batch_size, steps, usable[0], _columns(recipe))
 
 
-def training_rows(queries: Sequence[JudgedQuery], recipe: Recipe, ranks: int) -> tuple[datasets.Dataset, int]:
-    """All rows of the run in the order of its steps, and the rows a step.
+def training_rows(
+    epoch: Epoch, recipe: Recipe, plan: RowPlan, first_step: int = 0
+) -> "datasets.IterableDataset":
+    """The rows of steps ``first_step`` to the last, drawn as they are read."""
+    return datasets.IterableDataset.from_generator(
+        partial(draw_rows, epoch, recipe, plan, first_step), features=plan.columns
+    )
 
-    Any number of ranks sees the same batches. A step has fewer rows than the recipe asks for where the
-    queries do not allow that many without conflict, or the ranks cannot share them equally.
+
+def draw_rows(epoch: Epoch, recipe: Recipe, plan: RowPlan, first_step: int = 0) -> Iterator[Row]:
+    """The rows themselves; those before ``first_step`` are drawn and left out, so the order is the same.
 
     Raises:
-        TrainingError: no query has what the loss needs, or a rank would have no row.
+        TrainingError: no batch without conflict can be put together.
     """
     generator = random.Random(recipe.seed)
+    epoch = _kept_if_small(epoch, recipe.shuffle_buffer)
+    if isinstance(recipe, ContrastiveRecipe):
+        rows = _pairs(epoch, recipe, generator)
+    else:
+        rows = _batches(_endless(epoch, recipe, generator), recipe, plan, generator)
+    wanted = islice(rows, plan.steps * plan.batch_size)
+    for number, row in enumerate(wanted):
+        thinned = _drop_words(row, recipe.word_dropout, generator)
+        if number >= first_step * plan.batch_size:
+            yield thinned
+
+
+def training_queries(shards: str, recipe: Recipe) -> Epoch:
+    """One epoch of the training queries, as often as it is asked for."""
+    return lambda: stream_queries(shards, TRAIN, recipe)
+
+
+def _rows_of(query: JudgedQuery, recipe: Recipe) -> int:
+    """Rows that the query gives in an epoch; 0 if it lacks what the loss needs."""
     match recipe:
         case ContrastiveRecipe():
-            batch_size = _shared_equally(recipe.batch_size, ranks)
-            rows = _pairs(queries, generator)
+            return len(query.positives) + len(query.negatives)
         case InfoNceRecipe():
-            usable = [query for query in queries if query.positives and query.negatives]
-            batch_size = _shared_equally(_conflict_free_size(usable, recipe.batch_size, generator), ranks)
-            rows = chain.from_iterable(_triplet_batches(usable, batch_size, generator))
-    drawn = [
-        _drop_words(row, recipe.word_dropout, generator) for row in islice(rows, recipe.steps * batch_size)
-    ]
-    return datasets.Dataset.from_list(drawn), batch_size
+            return int(bool(query.positives) and len(query.negatives) >= recipe.hard_negatives)
+        case DistillRecipe():
+            enough = len(query.candidates) >= recipe.candidates
+            return int(enough and bool(query.positives) and bool(query.negatives))
 
 
-def held_out_samples(queries: Sequence[JudgedQuery]) -> list[dict[str, str | list[str]]]:
-    """Samples of sentence-transformers' RerankingEvaluator: queries that have both roles."""
-    return [
-        {
-            "query": query.text,
-            "positive": [text for _, text in query.positives],
-            "negative": [text for _, text in query.negatives],
-        }
-        for query in queries
-        if query.positives and query.negatives
-    ]
+def _needs(recipe: Recipe) -> str:
+    match recipe:
+        case ContrastiveRecipe():
+            return "there is no train pair to learn from; run `mine` with more queries"
+        case InfoNceRecipe():
+            return (
+                f"no query has both a positive and {recipe.hard_negatives} negative candidates: nothing to "
+                "contrast; propose more candidates or give fewer hard_negatives"
+            )
+        case DistillRecipe():
+            return (
+                f"no query has {recipe.candidates} candidates with a positive and a negative among them; "
+                "propose more candidates or give fewer in the recipe"
+            )
 
 
-def _pairs(queries: Sequence[JudgedQuery], generator: random.Random) -> Iterator[dict[str, object]]:
-    pairs: list[dict[str, object]] = [
-        {"sentence1": query.text, "sentence2": text, "label": label}
-        for query in queries
-        for label, candidates in ((1, query.positives), (0, query.negatives))
-        for _, text in candidates
-    ]
+def _columns(recipe: Recipe) -> datasets.Features:
+    text = datasets.Value("string")
+    match recipe:
+        case ContrastiveRecipe():
+            return datasets.Features({"sentence1": text, "sentence2": text, "label": datasets.Value("int64")})
+        case InfoNceRecipe():
+            negatives = {f"negative_{number}": text for number in range(1, recipe.hard_negatives + 1)}
+            return datasets.Features({"anchor": text, "positive": text} | negatives)
+        case DistillRecipe():
+            others = {f"candidate_{number}": text for number in range(3, recipe.candidates + 1)}
+            label = {"label": datasets.List(datasets.Value("float32"))}
+            return datasets.Features({"anchor": text, "positive": text, "negative": text} | others | label)
+
+
+def _kept_if_small(epoch: Epoch, buffer_size: int) -> Epoch:
+    """What the buffer would hold anyway is read once."""
+    first = list(islice(epoch(), buffer_size + 1))
+    return epoch if len(first) > buffer_size else lambda: iter(first)
+
+
+def _endless(epoch: Epoch, recipe: Recipe, generator: random.Random) -> Iterator[JudgedQuery]:
     while True:
-        generator.shuffle(pairs)
-        yield from pairs
+        usable = (query for query in epoch() if _rows_of(query, recipe))
+        yield from shuffled(usable, recipe.shuffle_buffer, generator)
 
 
-def _shared_equally(batch_size: int, ranks: int) -> int:
-    if batch_size < ranks:
-        raise TrainingError(f"{ranks} ranks cannot share a step of {batch_size} rows; give fewer ranks")
-    return batch_size - batch_size % ranks
+def _pairs(epoch: Epoch, recipe: ContrastiveRecipe, generator: random.Random) -> Iterator[Row]:
+    """All pairs, epoch after epoch; those of ``shuffle_buffer`` queries are mixed."""
+    while True:
+        queries = epoch()
+        while block := list(islice(queries, recipe.shuffle_buffer)):
+            pairs: list[Row] = [
+                {"sentence1": query.text, "sentence2": candidate.text, "label": label}
+                for query in block
+                for label, candidates in ((1, query.positives), (0, query.negatives))
+                for candidate in candidates
+            ]
+            generator.shuffle(pairs)
+            yield from pairs
 
 
-def _conflict_free_size(usable: Sequence[JudgedQuery], wanted: int, generator: random.Random) -> int:
-    """The most rows, up to ``wanted``, that conflict-free batches of these queries reach reliably."""
-    if not usable:
-        raise TrainingError("no query has both a positive and a negative candidate: nothing to contrast")
-    trials = []
+def _conflict_free_size(
+    usable: list[JudgedQuery], recipe: InfoNceRecipe | DistillRecipe, generator: random.Random
+) -> int:
+    """The most rows, up to the recipe's, that conflict-free batches of these queries reach reliably."""
+    wanted = recipe.batch_size
+    sizes = []
     for _ in range(SIZE_TRIALS):
-        shuffled = generator.sample(usable, len(usable))
-        trials.append(len(_fill_batch(shuffled, wanted, generator)[0]))
-    if min(trials) < wanted:
-        logger.warning("batches of %d rows: more would hold each other's positives", min(trials))
-    return min(trials)
+        batch = _Batch(recipe, generator)
+        for query in generator.sample(usable, len(usable)):
+            if len(batch.rows) == wanted:
+                break
+            batch.take(query)
+        sizes.append(len(batch.rows))
+    if min(sizes) < wanted:
+        logger.warning("batches of %d rows: more would hold each other's positives", min(sizes))
+    return min(sizes)
 
 
-def _triplet_batches(
-    usable: Sequence[JudgedQuery], batch_size: int, generator: random.Random
-) -> Iterator[list[dict[str, object]]]:
-    """Batches of (anchor, positive, negative) in which no row holds another row's query or positive.
+def _batches(
+    stream: Iterator[JudgedQuery],
+    recipe: InfoNceRecipe | DistillRecipe,
+    plan: RowPlan,
+    generator: random.Random,
+) -> Iterator[Row]:
+    """Rows of batches in which no row holds another row's query or positive.
 
     Without this, in-batch negatives push a query away from itself or from its own positives, and the
     encoder collapses. Queries passed over in one batch come first in the next.
     """
-    waiting: list[JudgedQuery] = []
-    failures = 0
+    waiting: deque[JudgedQuery] = deque()
+    batch_size, failures = plan.batch_size, 0
+    # As many as the buffer holds have been seen once, whatever order they came in.
+    patience = batch_size + 2 * min(plan.queries, recipe.shuffle_buffer)
     while failures < MAX_FAILURES:
-        batch, passed = _fill_batch(waiting + generator.sample(usable, len(usable)), batch_size, generator)
-        waiting = passed[: len(usable)]
-        if len(batch) == batch_size:
+        batch, passed = _Batch(recipe, generator), []
+        looked_at = 0
+        while len(batch.rows) < batch_size and looked_at < patience:
+            query = waiting.popleft() if waiting else next(stream)
+            looked_at += 1
+            if not batch.take(query):
+                passed.append(query)
+        waiting.extendleft(reversed(passed))
+        if len(batch.rows) == batch_size:
             failures = 0
-            yield batch
+            yield from batch.rows
         else:
             failures += 1
-            waiting = []
+            waiting.clear()
     raise TrainingError(f"no batch of {batch_size} queries without conflict; give a smaller batch_size")
 
 
-def _fill_batch(
-    waiting: list[JudgedQuery], batch_size: int, generator: random.Random
-) -> tuple[list[dict[str, object]], list[JudgedQuery]]:
-    """A batch from the first queries that fit together, and those not taken, in order."""
-    batch: list[dict[str, object]] = []
-    shown: set[str] = set()  # ids in the batch: queries, positives, negatives
-    forbidden: set[str] = set()  # ids that are a query of the batch, or positive for one
-    passed: list[JudgedQuery] = []
-    for position, query in enumerate(waiting):
-        if len(batch) == batch_size:
-            return batch, passed + waiting[position:]
-        positive, negative = generator.choice(query.positives), generator.choice(query.negatives)
-        own = {query.query_id, *(candidate_id for candidate_id, _ in query.positives)}
-        held = {query.query_id, positive[0], negative[0]}
-        if own & shown or held & forbidden:
-            passed.append(query)
-            continue
-        batch.append({"anchor": query.text, "positive": positive[1], "negative": negative[1]})
-        shown |= held
-        forbidden |= own
-    return batch, passed
+class _Batch:
+    """Rows that fit together."""
+
+    def __init__(self, recipe: InfoNceRecipe | DistillRecipe, generator: random.Random) -> None:
+        self.rows: list[Row] = []
+        self._recipe = recipe
+        self._generator = generator
+        self._shown: set[str] = set()  # ids that in-batch negatives are made of, and queries
+        self._forbidden: set[str] = set()  # ids that are a query of the batch, or positive for one
+
+    def take(self, query: JudgedQuery) -> bool:
+        """Draw a row of the query and keep it, unless it conflicts with another one."""
+        positive = self._generator.choice(query.positives)
+        negatives = self._generator.sample(query.negatives, self._negatives())
+        own = {query.query_id, *(c.candidate_id for c in (*query.positives, *query.others))}
+        held = {query.query_id, *(c.candidate_id for c in (positive, *negatives))}
+        if own & self._shown or held & self._forbidden:
+            return False
+        self.rows.append(self._row(query, positive, negatives))
+        self._shown |= held
+        self._forbidden |= own
+        return True
+
+    def _negatives(self) -> int:
+        return self._recipe.hard_negatives if isinstance(self._recipe, InfoNceRecipe) else 1
+
+    def _row(self, query: JudgedQuery, positive: Candidate, negatives: list[Candidate]) -> Row:
+        if isinstance(self._recipe, InfoNceRecipe):
+            named = {f"negative_{number}": one.text for number, one in enumerate(negatives, start=1)}
+            return {"anchor": query.text, "positive": positive.text, **named}
+        rest = [one for one in query.candidates if one not in (positive, *negatives)]
+        others = self._generator.sample(rest, self._recipe.candidates - 2)
+        named = {f"candidate_{number}": one.text for number, one in enumerate(others, start=3)}
+        label = [_target(one) for one in (positive, *negatives, *others)]
+        return {
+            "anchor": query.text,
+            "positive": positive.text,
+            "negative": negatives[0].text,
+            **named,
+            "label": label,
+        }
 
 
-def _drop_words(row: dict[str, object], share: float, generator: random.Random) -> dict[str, object]:
+def _target(candidate: Candidate) -> float:
+    """The teacher's log-probability; a candidate with another label gets no share, whatever was guessed."""
+    return candidate.gold_log_prob if candidate.same_label else -math.inf
+
+
+def _drop_words(row: Row, share: float, generator: random.Random) -> Row:
     if share == 0:
         return row
     return {

@@ -1,11 +1,13 @@
 """The DeepSpeed side of training: the only file that imports deepspeed."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from xampler.training.recipe import Recipe
+from xampler.training.recipe import SHARDED_WEIGHTS, EngineConfig
 
 
 def prepare_engine() -> str:
@@ -25,8 +27,8 @@ def prepare_engine() -> str:
     return name
 
 
-def deepspeed_dict(recipe: Recipe) -> dict[str, Any]:
-    """DeepSpeed's config, built from the recipe: a value has one owner.
+def deepspeed_dict(engine: EngineConfig) -> dict[str, Any]:
+    """DeepSpeed's config, built from ours: a value has one owner.
 
     Values that the trainer holds as well are ``auto``: DeepSpeed refuses any that differ.
     """
@@ -35,7 +37,10 @@ def deepspeed_dict(recipe: Recipe) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
-        "zero_optimization": {"stage": recipe.zero_stage},
+        "bf16": {"enabled": "auto"},
+        "zero_optimization": _zero(engine),
+        # torch's own AdamW may be offloaded: DeepSpeed's is compiled on first use.
+        "zero_force_ds_cpu_optimizer": False,
         "optimizer": {
             "type": "AdamW",
             # torch_adam: DeepSpeed's own CPU Adam is compiled on first use, which needs a compiler.
@@ -48,3 +53,24 @@ def deepspeed_dict(recipe: Recipe) -> dict[str, Any]:
             },
         },
     }
+
+
+@contextmanager
+def whole_weights(model: torch.nn.Module, *, change: bool) -> Iterator[None]:
+    """Every rank has all of the sharded weights; with ``change`` they become what rank 0 makes of them."""
+    import deepspeed
+
+    gathered = deepspeed.zero.GatheredParameters(
+        list(model.parameters()), modifier_rank=0 if change else None
+    )
+    with gathered:
+        yield
+
+
+def _zero(engine: EngineConfig) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": engine.zero_stage}
+    if engine.offload == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if engine.zero_stage == SHARDED_WEIGHTS:
+            zero["offload_param"] = {"device": "cpu"}
+    return zero

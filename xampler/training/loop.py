@@ -3,167 +3,198 @@
 Shapes: N texts, D dimensions.
 """
 
-import copy
+import fcntl
 import json
 import logging
+import os
 import shutil
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.base.sampler import DefaultBatchSampler
-from sentence_transformers.sentence_transformer.evaluation import RerankingEvaluator
-from sentence_transformers.sentence_transformer.losses import ContrastiveLoss, MultipleNegativesRankingLoss
-from torch.utils.data import SequentialSampler
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from transformers import EarlyStoppingCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from xampler.core.pairing import HELD_OUT, TRAIN
-from xampler.training.dataset import JudgedQuery, held_out_samples, read_queries, training_rows
+from xampler.core.pairing import HELD_OUT
+from xampler.errors import TrainingError
+from xampler.training.checkpoint import KeepWholeCheckpoints, last_whole_checkpoint, step_of
+from xampler.training.dataset import Epoch, RowPlan, plan_rows, training_queries, training_rows
 from xampler.training.deepspeed_engine import deepspeed_dict, prepare_engine
-from xampler.training.recipe import (
-    RESULT_FILE,
-    ContrastiveRecipe,
-    InfoNceRecipe,
-    Recipe,
-    TrainingSpec,
+from xampler.training.embeddings import choose_trained_rows
+from xampler.training.evaluation import (
+    MAX_HELD_OUT,
+    HeldOutEvaluator,
+    has_parallels,
+    read_parallels,
 )
+from xampler.training.losses import build_loss
+from xampler.training.recipe import RESULT_FILE, ContrastiveRecipe, Recipe, TrainingSpec
+from xampler.training.shards import JudgedQuery, stream_queries
 from xampler.training.start import load_starting_encoder
+from xampler.training.trainer import RetrieverTrainer
 
 logger = logging.getLogger(__name__)
 
-PRIMARY_METRIC = "eval_held_out_map"
-COSINE_PAIRS = 2000
+COSINE_TEXTS, COSINE_PAIRS = 1000, 2000
 # Fewer negatives than this inside the margin, and the contrastive loss pulls together only.
 MIN_SHARE_IN_MARGIN = 0.05
+LOG_ENTRIES = 50
 
 
 def train_retriever(spec_file: str) -> dict[str, Any]:
     """Train by the spec in ``spec_file`` (JSON of TrainingSpec); every rank calls this.
 
+    A run that was killed goes on from its last whole checkpoint, with the rows that come next.
+
     Returns:
-        ``history`` (the trainer's log entries), ``best`` (held-out MAP of the kept checkpoint, before
-        the share of the starting weights goes in),
-        ``mean_cosine`` of random pairs before training, ``warnings``, ``seconds``.
+        ``history`` (the trainer's log entries), ``best`` (the recipe's metric at the kept checkpoint,
+        before the share of the starting weights goes in), ``before`` and ``after`` (figures of
+        ``evaluation.py`` for the starting and for the kept weights), ``mean_cosine`` of random pairs
+        before training, ``warnings``, ``trained_rows`` of the vocabulary, ``seconds`` of this process.
 
     Raises:
-        TrainingError: the shards lack what the loss needs.
+        TrainingError: the shards lack what the loss or the metric needs.
         ModelError: the encoder cannot be loaded.
     """
     spec = TrainingSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8"))
+    output = Path(spec.output)
+    with _alone(output):
+        if (output / RESULT_FILE).is_file():
+            result: dict[str, Any] = json.loads((output / RESULT_FILE).read_text(encoding="utf-8"))
+            return result
+        return _train(spec, output)
+
+
+def _train(spec: TrainingSpec, output: Path) -> dict[str, Any]:
     prepare_engine()
     started = time.monotonic()
     model = load_starting_encoder(spec.encoder)
     model.max_seq_length = spec.recipe.max_tokens
-    queries, held_out = read_queries(spec.shards, TRAIN), read_queries(spec.shards, HELD_OUT)
-    mean_cosine, warnings = check_cosines(model, queries, spec.recipe)
-    work = Path(spec.output).with_name(Path(spec.output).name + ".work")
-    start = copy.deepcopy(model.state_dict()) if spec.recipe.start_share else {}
-    if spec.recipe.train_embeddings == "none":
-        freeze_embeddings(model)
-    trainer = build_trainer(model, queries, held_out, spec, work)
-    trainer.train()
-    if start:
-        keep_share_of_start(trainer.model, start, spec.recipe.start_share)
+    epoch = training_queries(spec.shards, spec.recipe)
+    plan = plan_rows(epoch, spec.recipe, spec.ranks * spec.engine.accumulation_steps)
+    evaluator = read_evaluator(spec)
+    mean_cosine, warnings = check_cosines(model, list(islice(epoch(), COSINE_TEXTS)), spec.recipe)
+    before = evaluator(model) if evaluator else {}
+    start = _copy(model) if spec.recipe.start_share else {}
+    trained_rows = choose_trained_rows(model, spec.recipe, _texts(epoch))
+    if spec.engine.gradient_checkpointing:
+        transformer: Any = model[0]
+        transformer.auto_model.gradient_checkpointing_enable({"use_reentrant": False})
+    work = output.with_name(output.name + ".work")
+    trainer = build_trainer(model, epoch, plan, evaluator, spec, work)
+    checkpoint = last_whole_checkpoint(work)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     result = {
         "history": trainer.state.log_history,
         "best": trainer.state.best_metric,
+        "before": before,
         "mean_cosine": mean_cosine,
         "warnings": warnings,
+        "trained_rows": trained_rows,
         "seconds": time.monotonic() - started,
     }
-    if trainer.is_world_process_zero():
-        _save(trainer.model, Path(spec.output), work, result)
+    with trainer.whole(change=bool(start)):
+        if start:
+            keep_share_of_start(trainer.model, start, spec.recipe.start_share)
+        if trainer.is_world_process_zero():
+            result = _save(trainer.model, output, work, evaluator, result)
     return result
 
 
 def build_trainer(
     model: SentenceTransformer,
-    queries: list[JudgedQuery],
-    held_out: list[JudgedQuery],
+    epoch: Epoch,
+    plan: RowPlan,
+    evaluator: HeldOutEvaluator,
     spec: TrainingSpec,
     work: Path,
-) -> SentenceTransformerTrainer:
-    """The library's trainer; checkpoints go to ``work``."""
-    rows, batch_size = training_rows(queries, spec.recipe, spec.ranks)
-    samples = held_out_samples(held_out)
-    evaluator = RerankingEvaluator(samples, name="held_out", show_progress_bar=False) if samples else None
-    return SentenceTransformerTrainer(
+) -> RetrieverTrainer:
+    """The library's trainer; checkpoints go to ``work``, and rows begin after those of the last one."""
+    checkpoint = last_whole_checkpoint(work)
+    first_step = step_of(checkpoint) if checkpoint else 0
+    patience = spec.recipe.patience
+    return RetrieverTrainer(
         model=model,
-        args=training_arguments(spec, work, batch_size, evaluates=evaluator is not None),
-        train_dataset=rows,
+        args=training_arguments(spec, work, plan, evaluator),
+        train_dataset=training_rows(epoch, spec.recipe, plan, first_step),
         loss=build_loss(model, spec.recipe, spec.ranks),
-        evaluator=evaluator,
+        evaluator=evaluator if evaluator else None,
+        callbacks=[KeepWholeCheckpoints(), *([EarlyStoppingCallback(patience)] if patience else [])],
     )
 
 
 def training_arguments(
-    spec: TrainingSpec, work: Path, batch_size: int, *, evaluates: bool
+    spec: TrainingSpec, work: Path, plan: RowPlan, evaluator: HeldOutEvaluator
 ) -> SentenceTransformerTrainingArguments:
-    """Arguments of the trainer for ``batch_size`` rows a step over all ranks.
-
-    The best held-out checkpoint is kept where there is one to evaluate.
-    """
-    recipe = spec.recipe
+    """Arguments of the trainer; the best checkpoint is kept where the recipe's metric can be had."""
+    recipe, engine = spec.recipe, spec.engine
+    warmup = round(recipe.warmup_share * plan.steps) if recipe.warmup_steps is None else recipe.warmup_steps
+    chooses = bool(evaluator.queries) or recipe.metric == "parallel"
+    named = recipe.metric if recipe.metric == "parallel" else f"held_out_{recipe.metric}"
     return SentenceTransformerTrainingArguments(
         output_dir=str(work),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=batch_size // spec.ranks,
+        max_steps=plan.steps,
+        per_device_train_batch_size=plan.batch_size // (spec.ranks * engine.accumulation_steps),
+        gradient_accumulation_steps=engine.accumulation_steps,
+        bf16=engine.bf16,
         learning_rate=recipe.learning_rate,
-        warmup_steps=round(recipe.warmup_share * recipe.steps),
+        warmup_steps=warmup,
         weight_decay=recipe.weight_decay,
         lr_scheduler_type="linear",
         seed=recipe.seed,
-        batch_sampler=InOrder,
         prompts=spec.encoder.prefix or None,
-        eval_strategy="steps" if evaluates else "no",
+        eval_strategy="steps" if evaluator else "no",
         eval_steps=recipe.evaluate_every,
-        save_strategy="steps" if evaluates else "no",
+        save_strategy="steps",
         save_steps=recipe.evaluate_every,
-        save_total_limit=2,
-        load_best_model_at_end=evaluates,
-        metric_for_best_model=PRIMARY_METRIC if evaluates else None,
-        greater_is_better=True if evaluates else None,
-        logging_steps=max(1, recipe.steps // 50),
+        load_best_model_at_end=chooses,
+        metric_for_best_model=f"eval_{named}" if chooses else None,
+        greater_is_better=True if chooses else None,
+        logging_steps=_log_every(plan.steps, recipe.evaluate_every),
+        # The rows come in the order of the steps, and start where the checkpoint ends (dataset.py):
+        # each rank takes its part of every batch, and none is skipped.
+        accelerator_config={"dispatch_batches": False},
+        ignore_data_skip=True,
         report_to="none",
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
-        deepspeed=deepspeed_dict(recipe),
+        deepspeed=deepspeed_dict(engine),
     )
 
 
-def freeze_embeddings(model: SentenceTransformer) -> None:
-    """Leave the vocabulary's rows as they are: most of a multilingual encoder's parameters."""
-    transformer: Any = model[0]
-    transformer.auto_model.get_input_embeddings().requires_grad_(False)
+def read_evaluator(spec: TrainingSpec) -> HeldOutEvaluator:
+    """What is measured during training; false if there is nothing to measure with.
+
+    Raises:
+        TrainingError: the recipe's metric needs parallel texts, and there are none.
+    """
+    held_out = list(islice(stream_queries(spec.shards, HELD_OUT, spec.recipe), MAX_HELD_OUT))
+    parallels = read_parallels(spec.parallel)
+    if spec.recipe.metric == "parallel" and not has_parallels(parallels, spec.pool_lang):
+        raise TrainingError(
+            "metric: parallel needs dev texts with a parallel_id in the pool's language and in another; "
+            "select dev languages, or choose another metric"
+        )
+    return HeldOutEvaluator(held_out, parallels, spec.pool_lang)
 
 
 def keep_share_of_start(model: SentenceTransformer, start: dict[str, torch.Tensor], share: float) -> None:
     """Move the weights by ``share`` of the way back to ``start`` (weights by name), in place."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.lerp_(start[name].to(weight), share)
-
-
-def build_loss(model: SentenceTransformer, recipe: Recipe, ranks: int) -> torch.nn.Module:
-    """The library's loss of the recipe; in-batch negatives are gathered over ranks, with gradients."""
-    match recipe:
-        case ContrastiveRecipe():
-            return ContrastiveLoss(model, margin=recipe.margin)
-        case InfoNceRecipe():
-            return MultipleNegativesRankingLoss(
-                model, scale=1 / recipe.temperature, gather_across_devices=ranks > 1
-            )
+    mixed = {
+        name: weight.lerp(start[name].to(weight), share) if weight.is_floating_point() else weight
+        for name, weight in model.state_dict().items()
+    }
+    model.load_state_dict(mixed)
 
 
 def check_cosines(
-    model: SentenceTransformer, queries: list[JudgedQuery], recipe: Recipe
+    model: SentenceTransformer, queries: Sequence[JudgedQuery], recipe: Recipe
 ) -> tuple[float, list[str]]:
     """Mean cosine of random pairs of query texts, and a warning where the margin cannot bite.
 
@@ -190,19 +221,44 @@ def check_cosines(
     return mean, []
 
 
-class InOrder(DefaultBatchSampler):
-    """Batches of the rows as they stand: they are drawn and ordered already (dataset.py)."""
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Wait for another process that trains the same retriever: ranks may outlive a killed driver."""
+    lock = output.with_name(f"{output.name}.rank{os.environ.get('RANK', '0')}.lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
-    def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **_: object) -> None:
-        super().__init__(SequentialSampler(dataset), batch_size, drop_last)
+
+def _texts(epoch: Epoch) -> Iterator[str]:
+    for query in epoch():
+        yield query.text
+        yield from (candidate.text for candidate in query.candidates)
 
 
-def _save(model: SentenceTransformer, output: Path, work: Path, result: dict[str, Any]) -> None:
+def _copy(model: SentenceTransformer) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def _log_every(steps: int, evaluate_every: int) -> int:
+    """Some fifty entries, none of which spans a checkpoint: a run that goes on logs the same ones."""
+    wanted = max(1, steps // LOG_ENTRIES)
+    return max(every for every in range(1, wanted + 1) if evaluate_every % every == 0)
+
+
+def _save(
+    model: SentenceTransformer, output: Path, work: Path, evaluator: HeldOutEvaluator, result: dict[str, Any]
+) -> dict[str, Any]:
     """Write the model beside its place and move it there whole, so that a half-written one is never taken."""
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save(str(partial), create_model_card=False)
+    # What is measured is what is kept. At ZeRO-3 the library would load it in parts.
+    unset_hf_deepspeed_config()
+    kept = SentenceTransformer(str(partial), device=str(model.device))
+    result = result | {"after": evaluator(kept) if evaluator else {}}
     (partial / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
     shutil.rmtree(output, ignore_errors=True)
     partial.rename(output)
     shutil.rmtree(work, ignore_errors=True)
+    return result

@@ -1,32 +1,67 @@
-"""What a training run is made of: loss, schedule, batches."""
+"""What a training run is made of: loss, schedule, batches, engine."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from xampler.config import Config
 from xampler.models.build import EncoderConfig
 
 RESULT_FILE = "training.json"  # beside the weights: written before the model is moved to its place
 
+SHARDED_WEIGHTS = 3  # the ZeRO stage from which on a rank holds only its part of the weights
+
+# judgement: the language model's prediction was right (the paper's signal);
+# label: the candidate has the query's label; both: it has, and the prediction was right.
+PositivesBy = Literal["judgement", "label", "both"]
+Metric = Literal["map", "ndcg", "recall_at_1", "recall_at_5", "recall_at_10", "margin", "parallel"]
+
+
+class EngineConfig(Config):
+    """How DeepSpeed runs the steps: what they cost, not what they compute."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2  # what the ranks share: 1 optimiser, 2 and gradients, 3 and weights
+    bf16: bool = False  # weights and activations in bfloat16, the optimiser's copy in float32
+    # Micro-batches a step. In-batch negatives are those of the micro-batch, so this is not the same as
+    # one large batch for the losses that have them.
+    accumulation_steps: int = Field(default=1, ge=1)
+    gradient_checkpointing: bool = False  # compute activations twice, keep few
+    offload: Literal["none", "cpu"] = "none"  # where the optimiser lives; at stage 3 the weights too
+
 
 class RecipeConfig(Config):
-    """Schedule and batches, common to all losses."""
+    """Signal, schedule and batches, common to all losses."""
 
     learning_rate: float = Field(gt=0)
-    batch_size: int = Field(ge=2, description="rows a step, over all ranks")
-    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=2, description="rows a step, over all ranks and micro-batches")
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)  # in place of steps
     warmup_share: float = Field(default=0.1, ge=0, le=1)  # of the steps; then linear decay
+    warmup_steps: int | None = Field(default=None, ge=0)  # in place of the share
     weight_decay: float = Field(default=0.01, ge=0)
     max_tokens: int = Field(default=256, ge=8)
     word_dropout: float = Field(default=0.0, ge=0, lt=1)  # share of words left out of each training text
-    evaluate_every: int = Field(ge=1)  # steps
-    train_embeddings: Literal["all", "none"] = "all"  # none: the rows of the vocabulary stay as they are
+    positives_by: PositivesBy = "judgement"
+    max_positives: int | None = Field(default=None, ge=1)  # of a query: those with the likeliest gold label
+    max_negatives: int | None = Field(default=None, ge=1)  # of a query: those nearest to it
+    # After each round the new retriever proposes candidates, which are judged and trained on as well.
+    rounds: int = Field(default=1, ge=1)
+    evaluate_every: int = Field(ge=1)  # steps; checkpoints are written as often
+    metric: Metric = "map"  # of the held-out queries: the best checkpoint by it is kept
+    patience: int | None = Field(default=None, ge=1)  # evaluations without a better one before stopping
+    # seen: rows of the vocabulary that occur in the training texts; none: no row.
+    train_embeddings: Literal["all", "seen", "none"] = "all"
     # Share of the starting weights in the weights that are kept (WiSE-FT, arXiv 2109.01903): training on
     # English alone pulls languages apart, and this takes part of that back.
     start_share: float = Field(default=0.0, ge=0, lt=1)
-    zero_stage: Literal[0, 1, 2] = 2
+    shuffle_buffer: int = Field(default=10_000, ge=1)  # queries in memory while the shards are streamed
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
 
 
 class ContrastiveRecipe(RecipeConfig):
@@ -37,13 +72,25 @@ class ContrastiveRecipe(RecipeConfig):
 
 
 class InfoNceRecipe(RecipeConfig):
-    """In-batch InfoNCE with one positive and one hard negative a query."""
+    """In-batch InfoNCE with one positive and some hard negatives a query."""
 
     loss: Literal["infonce"]
     temperature: float = Field(default=0.025, gt=0)
+    hard_negatives: int = Field(default=1, ge=0)  # a row
 
 
-Recipe = Annotated[ContrastiveRecipe | InfoNceRecipe, Field(discriminator="loss")]
+class DistillRecipe(RecipeConfig):
+    """Listwise KL from the scorer's gold-label log-probabilities, plus in-batch InfoNCE."""
+
+    loss: Literal["distill"]
+    positives_by: PositivesBy = "both"
+    candidates: int = Field(default=8, ge=2)  # in a query's list: a positive, a negative and others
+    temperature: float = Field(default=0.025, gt=0)  # of the cosines
+    teacher_temperature: float = Field(default=1.0, gt=0)  # of the log-probabilities
+    infonce_weight: float = Field(default=0.2, ge=0)  # lambda of LLM-R
+
+
+Recipe = Annotated[ContrastiveRecipe | InfoNceRecipe | DistillRecipe, Field(discriminator="loss")]
 
 
 class TrainingSpec(Config):
@@ -51,6 +98,9 @@ class TrainingSpec(Config):
 
     encoder: EncoderConfig
     recipe: Recipe
-    shards: str  # folder of Parquet files in the layout of dataset.py
+    engine: EngineConfig = EngineConfig()
+    shards: str  # folder of Parquet files in the layout of shards.py
+    parallel: str | None = None  # folder of Parquet files (lang, parallel_id, text); None: there are none
+    pool_lang: str = "eng_Latn"  # of the parallel texts: the one that the others look for
     output: str  # folder that gets the trained model
     ranks: int = Field(ge=1)

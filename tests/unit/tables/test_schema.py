@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pyspark.sql.types import (
     ArrayType,
+    BooleanType,
     DataType,
     DoubleType,
     IntegerType,
@@ -44,6 +45,8 @@ def plain_value(kind: DataType) -> object:
             return 1
         case DoubleType():
             return 0.5
+        case BooleanType():
+            return True
         case ArrayType():
             return [plain_value(kind.elementType)] * 2
         case MapType():

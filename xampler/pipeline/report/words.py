@@ -16,6 +16,7 @@ from xampler.pipeline.experiment import (
 LOSS_NAMES = {
     "infonce": "in-batch InfoNCE with a hard negative",
     "contrastive": "the pairwise contrastive loss",
+    "distill": "its gold-label probabilities distilled, and in-batch InfoNCE",
 }
 
 
