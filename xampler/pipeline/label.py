@@ -22,6 +22,7 @@ from xampler.pipeline.context import Engines
 from xampler.pipeline.ingest import id_column
 from xampler.pipeline.prompts import ROWS_PER_CALL, TASKS_PER_WORKER, regroup
 from xampler.pipeline.sources import Selection, TableSource, load_languages, read_texts
+from xampler.pipeline.task_gpu import take_task_gpu
 from xampler.tables.schema import LABELS, LABELS_REJECTED
 from xampler.tracking.registry import CHAMPION, FINGERPRINT_TAG, Version, download_labeller
 
@@ -144,6 +145,7 @@ def _label_chunks(
 
 def _label_task(work: _Work) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
     def label_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        take_task_gpu()
         labeller = load_labeller(work.folder)  # cached: once per worker process
         for rows in regroup(batches, ROWS_PER_CALL):
             labelled = labeller.label_texts(rows["text"].tolist(), rows["lang"].tolist())

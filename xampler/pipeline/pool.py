@@ -12,6 +12,7 @@ from xampler.core.text import stable_hash
 from xampler.models.build import EncoderConfig, load_encoder
 from xampler.models.index import CandidateIndex, CandidatePool, EncoderIndex
 from xampler.pipeline.context import Context
+from xampler.pipeline.task_gpu import take_task_gpu
 from xampler.tables.schema import CANDIDATES
 
 OpenIndex = Callable[[], CandidateIndex]
@@ -48,4 +49,5 @@ def encoder_index_opener(pool: CandidatePool, encoder: EncoderConfig) -> OpenInd
 def _open_encoder_index(
     pool: CandidatePool, candidate_emb_CD: NDArray[np.float32], encoder: EncoderConfig
 ) -> CandidateIndex:
+    take_task_gpu()
     return EncoderIndex(pool, candidate_emb_CD, load_encoder(encoder))

@@ -22,6 +22,7 @@ from xampler.core.task import Task
 from xampler.models.build import LanguageModelConfig, load_language_model, scorer_id
 from xampler.pipeline.context import Context
 from xampler.pipeline.pool import demonstrations_by_id, read_pool
+from xampler.pipeline.task_gpu import take_task_gpu
 from xampler.tables.schema import Table
 
 logger = logging.getLogger(__name__)
@@ -171,6 +172,7 @@ def _score_task(
     names = schema.names
 
     def score_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        take_task_gpu()
         model = load_language_model(plan.language_model)  # cached: once per worker process
         for rows in regroup(batches, ROWS_PER_CALL):
             scored = score_rows(rows, plan, model).assign(run_id=run_id)[names]

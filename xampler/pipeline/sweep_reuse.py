@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 from pyspark.sql import functions as F
 
+from xampler.core.pairing import PROPOSED
 from xampler.pipeline.context import Context
 from xampler.pipeline.markers import Finished, find_elsewhere
 from xampler.pipeline.stage import Part, find_done, fingerprint
+from xampler.tables.schema import Table
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +34,19 @@ def _adopt(context: Context, part: Part, finished: Finished) -> None:
         return
     context.markers.drop(part.key, finished.marker.run_id)
     for table in part.writes:
-        if OWNER in table.column_names:
-            # A part with a name owns that method's rows of a table that has methods.
-            own = {"method": part.name} if part.name and "method" in table.column_names else {}
+        # The pairs of an iterative recipe's rounds stay where they are: nothing reads them again.
+        if OWNER in table.column_names and part.stage != "train":
+            own = _slice_of(part, table)
             rows = context.store.read(table, **{OWNER: finished.experiment}, **own)
             context.store.replace(
                 table, rows.withColumn(OWNER, F.lit(context.name)), **{OWNER: context.name}, **own
             )
     context.markers.put(part.key, finished.marker, finished.seconds)
     logger.info("%s: as in %s", part.key, finished.experiment)
+
+
+def _slice_of(part: Part, table: Table) -> dict[str, str]:
+    """What the part owns of an experiment's rows: a method's, or the pairs proposed before training."""
+    if part.name and "method" in table.column_names:
+        return {"method": part.name}
+    return {"proposer": PROPOSED} if "proposer" in table.column_names else {}
