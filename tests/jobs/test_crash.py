@@ -44,6 +44,15 @@ def test_killed_scoring_resumes(
     assert again.prompts_scored == ROWS - committed
     scores = context.store.read(SCORES)
     assert scores.count() == scores.select(*SCORES.key).distinct().count() == ROWS
+    assert sorted(run_states(context, "score")) == ["FINISHED", "KILLED"]
+
+
+def run_states(context: Context, name: str) -> list[str]:
+    """How MLflow says that the runs of this name ended."""
+    client = context.engines.tracker.client
+    experiment = client.get_experiment_by_name(context.name)
+    assert experiment is not None
+    return [run.info.status for run in client.search_runs([experiment.experiment_id], f"run_name = '{name}'")]
 
 
 def wait_for_merges(log: Path, job: "subprocess.Popen[bytes]") -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from xampler.config import Config
 from xampler.errors import TrackingError
+from xampler.tracking.dead_runs import PROCESS_TAG, end_dead_runs, process_name
 
 METRIC_BATCH = 1000  # MLflow's limit per call
 PARAM_LENGTH = 500
@@ -91,9 +92,13 @@ class Tracker:
 
     @contextmanager
     def start_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
-        """An open run; it ends FINISHED, FAILED when an error passes through, KILLED on an interrupt."""
+        """An open run; it ends FINISHED, FAILED when an error passes through, KILLED on an interrupt.
+
+        One whose process died without a word is marked KILLED when a run of its name starts next.
+        """
         experiment_id, tags = self._place(experiment, tags)
-        run = self.client.create_run(experiment_id, run_name=name, tags=tags)
+        end_dead_runs(self.client, experiment_id, name)
+        run = self.client.create_run(experiment_id, run_name=name, tags={**tags, PROCESS_TAG: process_name()})
         with self._open(run.info.run_id) as opened:
             yield opened
 
