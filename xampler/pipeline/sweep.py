@@ -46,7 +46,7 @@ def run_sweep(engines: Engines, sweep: Sweep) -> SweepResults:
 def _run_child(engines: Engines, sweep: Sweep, point: Point) -> RunSummary:
     child = point.experiment.name
     logger.info("%s: child %s", sweep.config.name, child)
-    with engines.tracker.resume_run(child, child, {SWEEP_TAG: sweep.id, CHILD_TAG: child}) as run:
+    with engines.tracker.resume_run(child, child, {CHILD_TAG: child}) as run:
         run.log_params({f"over.{name}": value for name, value in point.values.items()})
         context = _context(replace(engines, tracker=engines.tracker.beneath(sweep.config.name, run)), point)
         parts = needed_for(evaluate_part(context))

@@ -94,7 +94,7 @@ def _of_grid(results: SweepResults, grid: int) -> list[Result]:
 
 def _say(value: Any) -> str:  # noqa: ANN401 - any YAML value
     if value is None:
-        return "all"
+        return "default"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

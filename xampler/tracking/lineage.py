@@ -77,7 +77,10 @@ class Lineage(Config):
         """
         found = {key.removeprefix(PREFIX): tag for key, tag in tags.items() if key.startswith(PREFIX)}
         if not found:
-            raise TrackingError(f"{origin} carries no lineage: it was not registered by `xampler promote`")
+            raise TrackingError(
+                f"{origin} carries no lineage: it was registered by something else than "
+                "`xampler promote`, or by one before lineage was kept"
+            )
         plain = _plain_fields()
         values = {name: tag if name in plain else json.loads(tag) for name, tag in found.items()}
         return parse_config(cls, values, origin)
