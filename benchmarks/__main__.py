@@ -34,7 +34,7 @@ def main(
         raise typer.Exit(2) from error
     typer.echo(f"torch {torch.__version__}, transformers {version('transformers')}, threads: {threads}")
     typer.echo(f"\n## Scoring\n\n{run_scoring(pool, tests)}")
-    typer.echo(f"\n## Embedding\n\n{run_embedding(tests)}")
+    typer.echo(f"\n## Embedding\n\n{run_embedding(pool, tests)}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,36 @@
-"""Sentence vectors: ours beside ``SentenceTransformer.encode``."""
+"""Sentence vectors: ours beside ``SentenceTransformer.encode``.
 
-from collections.abc import Sequence
+Shapes: N texts, D dimensions, S sentences of a corpus.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
 from benchmarks import Measurement, Way, markdown_table, measure
+from xampler.core.ranking import cosine_similarity, top_k
 from xampler.mini.data import ParallelCorpus
 from xampler.models.build import EncoderConfig, encoder_folder, load_encoder
 
-_TEXTS = 288
+_TEXTS = 408
+_NEAREST = 10
+_ROWS = 250_002
+_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+# ISO 639-3 codes of the languages that XLM-R's tokenizer was trained on, as SIB-200 writes them.
+_XLMR_LANGUAGES = (
+    "afr als amh arb asm azj bel ben bos bul cat ces cym dan deu ell eng epo est eus fin fra gla gle glg guj "
+    "hau heb hin hrv hun hye ind isl ita jav jpn kan kat kaz khk khm kir kmr kor lao lat lit lvs mal mar mkd "
+    "mya nld nob npi ory pan pbt pes plt pol por ron rus san sin slk slv snd som spa srp sun swe swh tam tel "
+    "tgl tha tur uig ukr urd uzn vie xho ydd zho zsm"
+)
 _HEADER = (
     "encoder",
     "way",
@@ -21,37 +40,95 @@ _HEADER = (
     "x sentence-transformers",
     "x in CPU time",
     "off ours",
+    f"top-{_NEAREST} overlap",
 )
 
 
-def run_embedding(tests: ParallelCorpus) -> str:
-    """Measure both shipped encoders on the same sentences of all languages; a table in Markdown."""
-    different = sorted(set(tests.texts_S))
-    chosen = np.random.default_rng(2).choice(len(different), size=min(_TEXTS, len(different)), replace=False)
-    texts = [different[number] for number in chosen]
-    rows = [cells for model in ("mini", "minilm") for cells in _rows(model, measure(_ways(model), texts))]
+def run_embedding(pool: ParallelCorpus, tests: ParallelCorpus) -> str:
+    """Measure the shipped encoders and one of XLM-R's shape on the same sentences; a table in Markdown."""
+    texts = sentences_of_all_languages(tests)
+    with TemporaryDirectory() as folder:
+        make_xlmr_shape(Path(folder), pool)
+        names = {"mini": "mini", "minilm": "minilm", "XLM-R shape": folder}
+        rows = [cells for name, model in names.items() for cells in _rows(name, measure(_ways(model), texts))]
     return markdown_table(_HEADER, rows)
 
 
-def _ways(model: str) -> tuple[Way, Way]:
-    config = EncoderConfig(model=model, device="cpu")
-    ours = load_encoder(config)
-    theirs = SentenceTransformer(
-        str(encoder_folder(config)), device="cpu", model_kwargs={"dtype": torch.float32}
+def sentences_of_all_languages(corpus: ParallelCorpus) -> list[str]:
+    """408 different sentences, as many of each language as of any other."""
+    rng = np.random.default_rng(2)
+    each = -(-_TEXTS // len(corpus.langs))
+    rows = [rng.permutation(corpus.rows_of(lang))[:each] for lang in corpus.langs]
+    different = sorted({corpus.texts_S[row] for own in rows for row in own})
+    rng.shuffle(different)
+    return different[:_TEXTS]
+
+
+def make_xlmr_shape(folder: Path, corpus: ParallelCorpus) -> None:
+    """An XLM-R of 4 layers, 384 wide, random weights and 250,002 rows, with a tokenizer of its own.
+
+    Like XLM-R's it has seen some 90 languages, so that sentences of all others, and of other scripts, fall
+    into many more tokens.
+    """
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=_ROWS,
+        hidden_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=12,
+        intermediate_size=1536,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        pad_token_id=1,
     )
+    XLMRobertaModel(config).save_pretrained(folder)
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    known = [
+        row for lang in corpus.langs if lang[:3] in _XLMR_LANGUAGES.split() for row in corpus.rows_of(lang)
+    ]
+    trainer = trainers.BpeTrainer(vocab_size=_ROWS, special_tokens=list(_SPECIALS), show_progress=False)
+    tokenizer.train_from_iterator((corpus.texts_S[row] for row in known), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=512,
+    ).save_pretrained(folder)
+
+
+def _ways(model: str) -> list[Way]:
+    return [
+        Way("sentence-transformers", _theirs(model, "float32")),
+        Way("sentence-transformers, bf16", _theirs(model, "bfloat16")),
+        Way("xampler", load_encoder(EncoderConfig(model=model, device="cpu")).encode),
+        Way("xampler, bf16", load_encoder(EncoderConfig(model=model, device="cpu", dtype="bfloat16")).encode),
+    ]
+
+
+def _theirs(model: str, dtype: Literal["float32", "bfloat16"]) -> Callable[[list[str]], NDArray[np.floating]]:
+    config = EncoderConfig(model=model, device="cpu")
+    kwargs = {"dtype": getattr(torch, dtype)}
+    theirs = SentenceTransformer(str(encoder_folder(config)), device="cpu", model_kwargs=kwargs)
+    theirs.max_seq_length = min(theirs.max_seq_length or config.max_tokens, config.max_tokens)
 
     def encode(texts: list[str]) -> NDArray[np.floating]:
-        vectors: NDArray[np.floating] = theirs.encode(texts, show_progress_bar=False)
-        return vectors
+        vectors_ND: NDArray[np.floating] = theirs.encode(texts, show_progress_bar=False)
+        return vectors_ND.astype(np.float32)
 
-    return Way("sentence-transformers", encode), Way("xampler", ours.encode)
+    return encode
 
 
-def _rows(model: str, measured: Sequence[Measurement]) -> list[list[str]]:
-    theirs, ours = measured
+def _rows(encoder: str, measured: Sequence[Measurement]) -> list[list[str]]:
+    theirs, _, ours, _ = measured
     return [
         [
-            model,
+            encoder,
             one.way.name,
             str(one.texts),
             f"{1 / one.wall_s:,.0f}",
@@ -59,6 +136,21 @@ def _rows(model: str, measured: Sequence[Measurement]) -> list[list[str]]:
             f"{theirs.wall_s / one.wall_s:.1f}",
             f"{theirs.cpu_s / one.cpu_s:.1f}",
             "" if one is ours else f"{one.deviation_from(ours):.0e}",
+            "" if one is ours else f"{_overlap(one.rows_ND, ours.rows_ND):.1%}",
         ]
         for one in measured
     ]
+
+
+def _overlap(left_ND: NDArray[np.floating], right_ND: NDArray[np.floating]) -> float:
+    """Mean share of each text's nearest others that both find."""
+    near = [_nearest(vectors_ND) for vectors_ND in (left_ND, right_ND)]
+    return float(np.mean([len(set(a) & set(b)) / _NEAREST for a, b in zip(*near, strict=True)]))
+
+
+def _nearest(vectors_ND: NDArray[np.floating]) -> list[list[int]]:
+    whole_ND = vectors_ND.astype(np.float32)
+    ids = [f"{number:06}" for number in range(len(whole_ND))]
+    itself_NN = np.eye(len(whole_ND), dtype=bool)
+    found = top_k(cosine_similarity(whole_ND, whole_ND), ids, _NEAREST, itself_NN)
+    return [list(map(int, numbers)) for numbers in found]

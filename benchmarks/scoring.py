@@ -1,9 +1,13 @@
-"""Log-likelihoods of label words after prompts: ours, the paper's way and a plain loop.
+"""Log-likelihoods of label words after prompts: ours, the paper's way, lm-evaluation-harness, a plain loop.
 
 Shapes: P prompts, L labels, B requests of a batch, T tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -11,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import Measurement, Way, markdown_table, measure
+from benchmarks.harness import NOT_INSTALLED, HarnessModel, has_harness
 from xampler.core.prompt import Demonstration, build_prompt
 from xampler.core.ranking import cosine_similarity, top_k
 from xampler.core.task import Task
@@ -20,10 +25,12 @@ from xampler.models.label_tokens import common_length
 from xampler.models.source import MINI_MODELS
 
 _SIGNAL_QUERIES, _CANDIDATES = 60, 10
-_TRANSLATED_QUERIES, _LANGUAGES, _DEMONSTRATIONS = 12, 18, 10
-_PAPER_BATCH = 8
+_TRANSLATED_QUERIES, _LANGUAGES = 12, 18
+_PAPER_BATCHES = (8, 2)
+_HARNESS_BATCHES: tuple[int | str, ...] = (1, 32, "auto")
 # Coprime to the numbers of candidates and languages, so that every n-th prompt takes turns among them.
-_EVERY_ONE_SHOT, _EVERY_TEN_SHOT = 29, 37
+_EVERY_ONE_SHOT, _EVERY_MANY_SHOT = 29, 37
+_MALA_ROWS = 260_164
 
 _HEADER = (
     "prompts",
@@ -38,26 +45,70 @@ _HEADER = (
 )
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Prompts to measure, and how much of them the slow ways are given."""
+
+    name: str
+    prompts: list[str]
+    every: int
+    folder: Path = MINI_MODELS / "language_model"
+    harness: tuple[int | str, ...] = _HARNESS_BATCHES
+
+
 def run_scoring(pool: ParallelCorpus, tests: ParallelCorpus) -> str:
     """Measure every kind of prompts; a table in Markdown."""
     task = Task(name="sib200", labels=pool.labels)
-    ours = load_language_model(LanguageModelConfig(model="mini", device="cpu"))
-    plain = PlainModel(task.label_words)
-    kinds = {
-        "one-shot, signal": (signal_prompts(task, pool), _EVERY_ONE_SHOT),
-        "ten-shot, each its own": (ten_shot_prompts(task, pool, tests, shared=False), _EVERY_TEN_SHOT),
-        "ten-shot, shared": (ten_shot_prompts(task, pool, tests, shared=True), _EVERY_TEN_SHOT),
-    }
     rows = []
-    for kind, (prompts, every) in kinds.items():
-        ways = (
-            Way("paper's", plain.score_as_paper, every),
-            Way("plain loop", plain.score_one_by_one, every),
-            Way("xampler", lambda prompts: ours.score_labels(prompts, task.label_words)),
-        )
-        tokens = np.array(ours.count_tokens(prompts))
-        rows += _rows(kind, measure(ways, prompts), tokens)
-    return markdown_table(_HEADER, rows)
+    with TemporaryDirectory() as folder:
+        for kind in _kinds(task, pool, tests, Path(folder)):
+            ours = load_language_model(LanguageModelConfig(model=str(kind.folder), device="cpu"))
+            tokens = np.array(ours.count_tokens(kind.prompts))
+            rows += _rows(kind.name, measure(_ways(kind, task.label_words), kind.prompts), tokens)
+    table = markdown_table(_HEADER, rows)
+    return table if has_harness() else f"{table}\n\n{NOT_INSTALLED}"
+
+
+def _kinds(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, folder: Path) -> Iterator[Kind]:
+    signal = signal_prompts(task, pool)
+    yield Kind("one-shot, signal", signal, _EVERY_ONE_SHOT)
+    for count, name in ((5, "five-shot"), (10, "ten-shot")):
+        for shared, how in ((False, "each its own"), (True, "shared")):
+            prompts = many_shot_prompts(task, pool, tests, count, shared=shared)
+            yield Kind(f"{name}, {how}", prompts, _EVERY_MANY_SHOT)
+    make_many_rows(folder)
+    # Larger batches of the harness take several GB of logits.
+    yield Kind(f"one-shot, {_MALA_ROWS:,} rows", signal, _EVERY_ONE_SHOT, folder, harness=(1,))
+
+
+def make_many_rows(folder: Path) -> None:
+    """The mini language model with as many rows of the vocabulary as MaLA-500 has, the new ones random."""
+    mini = MINI_MODELS / "language_model"
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(mini, dtype=torch.float32)
+    model.resize_token_embeddings(_MALA_ROWS, mean_resizing=False)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(mini).save_pretrained(folder)
+
+
+def _ways(kind: Kind, label_words: Sequence[str]) -> list[Way]:
+    """The paper's own batch first, ours last."""
+    ours = load_language_model(LanguageModelConfig(model=str(kind.folder), device="cpu"))
+    plain = PlainModel(kind.folder, label_words)
+    papers = [
+        Way(f"paper's, batch {size}", partial(plain.score_as_paper, batch=size), kind.every)
+        for size in _PAPER_BATCHES
+    ]
+    harness = [
+        Way(f"lm_eval, batch {size}", HarnessModel(kind.folder, label_words, size).score, kind.every)
+        for size in (kind.harness if has_harness() else ())
+    ]
+    return [
+        *papers,
+        Way("plain loop", plain.score_one_by_one, kind.every),
+        *harness,
+        Way("xampler", lambda prompts: ours.score_labels(prompts, label_words)),
+    ]
 
 
 def _rows(kind: str, measured: Sequence[Measurement], tokens_P: NDArray[np.int64]) -> list[list[str]]:
@@ -95,7 +146,9 @@ def signal_prompts(task: Task, pool: ParallelCorpus) -> list[str]:
     ]
 
 
-def ten_shot_prompts(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, *, shared: bool) -> list[str]:
+def many_shot_prompts(
+    task: Task, pool: ParallelCorpus, tests: ParallelCorpus, count: int, *, shared: bool
+) -> list[str]:
     """The same queries in several languages, after random demonstrations.
 
     Args:
@@ -108,10 +161,10 @@ def ten_shot_prompts(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, *,
     shown = _demonstrations(task, pool)
     prompts = []
     for meaning in meanings:
-        drawn = rng.permutation(len(shown))[:_DEMONSTRATIONS]
+        drawn = rng.permutation(len(shown))[:count]
         for own in rows.values():
             if not shared:
-                drawn = rng.permutation(len(shown))[:_DEMONSTRATIONS]
+                drawn = rng.permutation(len(shown))[:count]
             chosen = [shown[number] for number in drawn]
             translations = own[tests.meaning_S[own] == meaning]
             prompts += [build_prompt(task, tests.texts_S[row], chosen) for row in translations]
@@ -127,20 +180,19 @@ def _demonstrations(task: Task, pool: ParallelCorpus) -> list[Demonstration]:
 
 
 class PlainModel:
-    """The mini language model as transformers loads it, asked in plain ways."""
+    """A language model as transformers loads it, asked in plain ways."""
 
-    def __init__(self, label_words: Sequence[str]) -> None:
-        folder = MINI_MODELS / "language_model"
+    def __init__(self, folder: Path, label_words: Sequence[str]) -> None:
         self.label_words = label_words
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
     @torch.inference_mode()
-    def score_as_paper(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+    def score_as_paper(self, prompts: Sequence[str], batch: int) -> NDArray[np.float64]:
         """Log-likelihoods [P, L] as the paper's harness computes them.
 
-        One request per prompt and label, both encoded apart, the longest first in padded batches of eight;
-        logits and log-softmax over the vocabulary at every token.
+        One request per prompt and label, both encoded apart, the longest first in padded batches; logits
+        and log-softmax over the vocabulary at every token.
         """
         requests = [
             (self.tokenizer(prompt)["input_ids"], self._encode_label(words))
@@ -150,8 +202,8 @@ class PlainModel:
         lengths = [len(context) + len(label) for context, label in requests]
         order = np.argsort(lengths, kind="stable")[::-1]
         scores = np.empty(len(requests))
-        for start in range(0, len(order), _PAPER_BATCH):
-            numbers = order[start : start + _PAPER_BATCH]
+        for start in range(0, len(order), batch):
+            numbers = order[start : start + batch]
             scores[numbers] = self._score_batch([requests[number] for number in numbers])
         return scores.reshape(len(prompts), len(self.label_words))
 

@@ -50,3 +50,18 @@ def test_vectors_in_bfloat16_point_the_same_way() -> None:
     half, whole = embed("cuda", "bfloat16"), embed("cpu", "float32")
     norms = np.linalg.norm(half, axis=1) * np.linalg.norm(whole, axis=1)
     assert ((half * whole).sum(axis=1) / norms > 0.99).all()
+
+
+def test_scores_with_a_device_map_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    spread = load_language_model(LanguageModelConfig(model="mini", device_map="auto"))
+    np.testing.assert_allclose(spread.score_labels(PROMPTS, LABELS), score("cpu", "float32"), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["8bit", "4bit"])
+def test_quantised_scores_are_near(kind: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    config = {"model": "mini", "dtype": "bfloat16", "quantization": kind}
+    quantised = load_language_model(LanguageModelConfig.model_validate(config))
+    difference = quantised.score_labels(PROMPTS, LABELS) - score("cpu", "float32")
+    assert np.abs(difference).mean() < 1.0

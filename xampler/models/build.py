@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
 
 from xampler.config import Config
 from xampler.core.text import stable_hash
 from xampler.errors import ModelError
+from xampler.models.placement import encoder_options, language_model_options, place
 from xampler.models.source import find_model, model_content, model_licence
 
 if TYPE_CHECKING:
@@ -35,11 +38,22 @@ class LanguageModelConfig(Config):
     adapter_revision: str | None = None
     merged: str | None = None  # folder of the merged weights, made by `xampler model merge`
     dtype: Literal["float32", "bfloat16"] = "float32"
+    quantization: Literal["8bit", "4bit"] | None = None  # by bitsandbytes, while loading; needs CUDA
     device: str = "auto"  # a torch device; auto: cuda where there is one
+    # Layers over all GPUs of a host, in place of device; as transformers names the ways.
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
     max_tokens: int = 2048  # longest prompt, label words included; the model's positions bound it too
     tokens_per_batch: int | None = None  # None: what suits the device
     label_tokens: Literal["joint", "separate"] = "joint"  # separate: the paper's, for comparison
     trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.device_map is not None and self.device != "auto":
+            raise ValueError("give device or device_map, not both")
+        if self.quantization is not None and self.adapter is not None and self.merged is None:
+            raise ValueError("quantization with an adapter needs merged, the folder of the merged weights")
+        return self
 
 
 class EncoderConfig(Config):
@@ -59,7 +73,8 @@ class EncoderConfig(Config):
 
 def scorer_id(config: LanguageModelConfig) -> str:
     """Id (16 hexadecimal digits) of what a score depends on beside its prompt."""
-    return stable_hash(*_contents(config), config.dtype, config.label_tokens)[:16]
+    quantization = () if config.quantization is None else (config.quantization,)
+    return stable_hash(*_contents(config), config.dtype, config.label_tokens, *quantization)[:16]
 
 
 def merge_adapter(config: LanguageModelConfig) -> Path:
@@ -85,11 +100,13 @@ def merge_adapter(config: LanguageModelConfig) -> Path:
 
     folder = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
     adapter = find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL)
+    # Merged where there is most memory; how the merge is used is of no matter to it.
+    options = language_model_options(config.model_copy(update={"quantization": None, "device_map": None}))
     with _loading(config.model):
         tokenizer = AutoTokenizer.from_pretrained(
             tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
         )
-        model = load_adapted(folder, adapter, len(tokenizer), _options(config))
+        model = load_adapted(folder, adapter, len(tokenizer), options)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
@@ -183,7 +200,12 @@ def load_language_model(config: LanguageModelConfig) -> "CausalLanguageModel":
     from xampler.models.adapter import load_adapted, tokenizer_folder
     from xampler.models.causal_lm import CausalLanguageModel
 
-    options = _options(config)
+    if config.quantization is not None and adapter is not None:
+        raise ModelError(
+            f"language_model.quantization {config.quantization}: the adapter must be merged before its base "
+            "is quantised; run `xampler model merge` first"
+        )
+    options = language_model_options(config)
     with _loading(config.model):
         tokenizer = AutoTokenizer.from_pretrained(
             tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
@@ -194,7 +216,7 @@ def load_language_model(config: LanguageModelConfig) -> "CausalLanguageModel":
             else AutoModelForCausalLM.from_pretrained(folder, **options)
         )
         return CausalLanguageModel(
-            _to_device(model, config.device),
+            place(model, config),
             tokenizer,
             max_tokens=config.max_tokens,
             tokens_per_batch=config.tokens_per_batch,
@@ -239,9 +261,9 @@ def load_encoder(config: EncoderConfig) -> "TransformerEncoder":
 
     with _loading(config.model):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
-        model = AutoModel.from_pretrained(folder, **_options(config))
+        model = AutoModel.from_pretrained(folder, **encoder_options(config))
         return TransformerEncoder(
-            _to_device(model, config.device),
+            place(model, config),
             tokenizer,
             read_sentence_layout(folder),
             pooling=config.pooling,
@@ -250,26 +272,6 @@ def load_encoder(config: EncoderConfig) -> "TransformerEncoder":
             prefix=config.prefix,
             tokens_per_batch=config.tokens_per_batch,
         )
-
-
-def _options(config: LanguageModelConfig | EncoderConfig) -> dict[str, object]:
-    import torch
-
-    return {
-        "dtype": getattr(torch, config.dtype),
-        "use_safetensors": True,
-        "trust_remote_code": config.trust_remote_code,
-        "local_files_only": True,
-    }
-
-
-def _to_device(model: "PreTrainedModel", device: str) -> "PreTrainedModel":
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.nn.Module.to(model, device)  # the model's own method is not annotated
-    return model
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xampler.models.memory import TokenBudget
 from xampler.models.pooling import PoolingMode, SentenceLayout, pool
 
-_TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 65536}
+_TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}
 
 # Their layers end with their own normalisation, so that leaving off the last ones gives a layer's states.
 _SLICEABLE = ("bert", "roberta", "xlm-roberta")

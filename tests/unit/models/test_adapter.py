@@ -163,3 +163,8 @@ def test_killed_merge_leaves_no_folder(
             merge_adapter(config)
     assert not Path(str(config.merged)).exists()
     assert merge_adapter(config).is_dir()
+
+
+def test_unmerged_adapter_is_not_quantised(folders: tuple[Path, Path, PeftModel]) -> None:
+    with pytest.raises(ModelError, match="run `xampler model merge` first"):
+        load_language_model(_merging(folders, quantization="4bit"))

@@ -20,6 +20,7 @@ from xampler.models.build import (
     load_language_model,
     scorer_id,
 )
+from xampler.models.placement import language_model_options
 
 
 def test_score_labels_loads_once_and_scores(language_model_folder: Path) -> None:
@@ -110,3 +111,40 @@ def test_folder_without_safetensors(language_model_folder: Path, tmp_path: Path)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_language_model(LanguageModelConfig(model=str(copy)))
+
+
+def test_device_map_gives_the_same_scores(language_model_folder: Path) -> None:
+    folder = str(language_model_folder)
+    whole = load_language_model(LanguageModelConfig(model=folder, device="cpu"))
+    spread = load_language_model(LanguageModelConfig(model=folder, device_map="auto"))
+    prompts = ["water is", "x is"]
+    np.testing.assert_allclose(
+        spread.score_labels(prompts, ["sports"]), whole.score_labels(prompts, ["sports"]), atol=1e-3
+    )
+    with pytest.raises(ValueError, match="give device or device_map"):
+        LanguageModelConfig(model=folder, device_map="auto", device="cpu")
+
+
+def test_quantization_says_what_it_needs(
+    language_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = LanguageModelConfig(model=str(language_model_folder), quantization="4bit")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ModelError, match="quantization 4bit needs a CUDA device"):
+        load_language_model(config)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("xampler.models.placement.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install bitsandbytes"):
+        load_language_model(config)
+    monkeypatch.setattr("xampler.models.placement.find_spec", lambda name: name)
+    options = language_model_options(config.model_copy(update={"quantization": "8bit"}))
+    assert options["quantization_config"].load_in_8bit
+    assert options["device_map"] == {"": "cuda"}
+
+
+def test_quantization_is_part_of_the_scorers_id(language_model_folder: Path) -> None:
+    plain = LanguageModelConfig(model=str(language_model_folder))
+    kinds = [plain, *(plain.model_copy(update={"quantization": kind}) for kind in ("8bit", "4bit"))]
+    assert len({scorer_id(config) for config in kinds}) == 3
+    with pytest.raises(ValueError, match="needs merged"):
+        LanguageModelConfig(model="base", adapter="adapter", quantization="4bit")
