@@ -39,19 +39,9 @@ def deepspeed_dict(engine: EngineConfig) -> dict[str, Any]:
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
         "zero_optimization": _zero(engine),
-        # torch's own AdamW may be offloaded: DeepSpeed's is compiled on first use.
+        # No optimiser here: DeepSpeed's would decay biases and norms too, and its CPU one needs a compiler.
+        # The trainer's, torch's AdamW, may be offloaded like DeepSpeed's own.
         "zero_force_ds_cpu_optimizer": False,
-        "optimizer": {
-            "type": "AdamW",
-            # torch_adam: DeepSpeed's own CPU Adam is compiled on first use, which needs a compiler.
-            "params": {
-                "lr": "auto",
-                "betas": "auto",
-                "eps": "auto",
-                "weight_decay": "auto",
-                "torch_adam": True,
-            },
-        },
     }
 
 

@@ -99,6 +99,7 @@ def _train(spec: TrainingSpec, output: Path) -> dict[str, Any]:
         "trained_rows": trained_rows,
         "seconds": time.monotonic() - started,
     }
+    unset_hf_deepspeed_config()  # at ZeRO-3 every model loaded from here on would be sharded
     with trainer.whole(change=bool(start)):
         if start:
             keep_share_of_start(trainer.model, start, spec.recipe.start_share)
@@ -253,8 +254,7 @@ def _save(
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save(str(partial), create_model_card=False)
-    # What is measured is what is kept. At ZeRO-3 the library would load it in parts.
-    unset_hf_deepspeed_config()
+    # What is measured is what is kept.
     kept = SentenceTransformer(str(partial), device=str(model.device))
     result = result | {"after": evaluator(kept) if evaluator else {}}
     (partial / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
