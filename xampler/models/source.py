@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import json
+import re
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from xampler.core.text import stable_hash
@@ -16,6 +18,7 @@ _WEIGHTS_AND_CONFIGS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.py")
 _CARD = "README.md"  # states the licence; not part of a model's content
 _OTHER_FORMATS = ("original/*", "onnx/*", "openvino/*", "*.onnx")
 _HUB_TIMEOUT_S = 5
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def find_model(model: str, revision: str | None, mini: str) -> Path:
@@ -39,14 +42,20 @@ def find_model(model: str, revision: str | None, mini: str) -> Path:
 
 
 def model_content(model: str, revision: str | None, mini: str) -> str:
-    """What stands for a model in ids: hash of the files of a folder, else hub id and revision."""
+    """What stands for a model in ids: hash of the files of a folder, else hub id and commit.
+
+    A branch (``main`` where no revision is given) moves, so it counts as the commit that it points to.
+
+    Raises:
+        ModelError: the commit of a branch cannot be found out.
+    """
     folder = _shipped(model, mini) or Path(model).expanduser()
     if folder.is_dir():
         files = sorted(path for pattern in _WEIGHTS_AND_CONFIGS for path in folder.rglob(pattern))
         return stable_hash(
             *(part for path in files for part in (str(path.relative_to(folder)), _file_hash(path)))
         )
-    return f"{model}@{revision or 'main'}"
+    return f"{model}@{revision if revision and _COMMIT.fullmatch(revision) else _commit_of(model, revision)}"
 
 
 def model_licence(folder: Path) -> str:
@@ -89,7 +98,15 @@ def _hash_of_version(path: Path, modified_ns: int, size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(model: str, revision: str | None) -> Path:
+@functools.cache
+def _commit_of(model: str, revision: str | None) -> str:
+    """The commit that a branch or tag points to; in the hub's cache a snapshot's folder is named by it."""
+    return _download(model, revision, ("config.json", "adapter_config.json")).name
+
+
+def _download(
+    model: str, revision: str | None, files: Sequence[str] = (*_WEIGHTS_AND_CONFIGS, _CARD)
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -106,7 +123,7 @@ def _download(model: str, revision: str | None) -> Path:
         folder = snapshot_download(
             model,
             revision=revision,
-            allow_patterns=[*_WEIGHTS_AND_CONFIGS, _CARD],
+            allow_patterns=list(files),
             ignore_patterns=list(_OTHER_FORMATS),
             local_files_only=not _hub_answers(),
         )

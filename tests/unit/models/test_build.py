@@ -54,13 +54,34 @@ def test_scorer_id_follows_content_not_place(language_model_folder: Path, tmp_pa
     assert scorer_id(LanguageModelConfig(model=str(copy))) != same
 
 
-def test_ids_of_hub_models_need_no_network() -> None:
-    first = LanguageModelConfig(model="owner/name", revision="a")
+def test_ids_at_a_commit_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_hub_answers", lambda: pytest.fail("the commit is known"))
+    first = LanguageModelConfig(model="owner/name", revision="a" * 40)
     assert len(scorer_id(first)) == 16
-    assert scorer_id(first) != scorer_id(first.model_copy(update={"revision": "b"}))
-    assert scorer_id(first) != scorer_id(first.model_copy(update={"adapter": "owner/adapter"}))
-    encoder = EncoderConfig(model="owner/name")
+    assert scorer_id(first) != scorer_id(first.model_copy(update={"revision": "b" * 40}))
+    adapted = {"adapter": "owner/adapter", "adapter_revision": "a" * 40}
+    assert scorer_id(first) != scorer_id(first.model_copy(update=adapted))
+    encoder = EncoderConfig(model="owner/name", revision="a" * 40)
     assert encoder_id(encoder) != encoder_id(encoder.model_copy(update={"prefix": "query: "}))
+
+
+def test_a_branch_counts_as_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub's own cache, laid out as it lays it out, with a branch that moves."""
+    cache = tmp_path / "models--owner--name"
+    for commit in ("a" * 40, "b" * 40):
+        (cache / "snapshots" / commit).mkdir(parents=True)
+        (cache / "snapshots" / commit / "config.json").write_text("{}")
+    (cache / "refs").mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def id_at(commit: str) -> str:
+        (cache / "refs" / "main").write_text(commit)
+        source._commit_of.cache_clear()
+        return encoder_id(EncoderConfig(model="owner/name"))
+
+    assert id_at("a" * 40) == encoder_id(EncoderConfig(model="owner/name", revision="a" * 40))
+    assert id_at("b" * 40) != id_at("a" * 40)
 
 
 def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
