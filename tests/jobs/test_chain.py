@@ -123,6 +123,7 @@ def check_tables(context: Context) -> None:
     assert set(metrics["method"]) == METHODS
     assert (metrics["queries"] == QUERIES_PER_LANG).all()
     assert (metrics["accuracy_low"] <= metrics["accuracy"]).all()
+    assert (metrics["accuracy_own_labels"] >= metrics["accuracy"]).all()
     families = store.read(METRICS_BY_GROUP).where("split = 'test' AND group_kind = 'family'").toPandas()
     assert set(families["group_name"]) == {"Atlantic-Congo", "Indo-European"}
 

@@ -125,6 +125,7 @@ def _figures(context: Context, method: _Resampled, members: list[str]) -> Row:
         "accuracy": accuracy.value,
         "accuracy_low": accuracy.low,
         "accuracy_high": accuracy.high,
+        "accuracy_own_labels": float(np.mean([outcome.correct_own_N.mean() for outcome in outcomes])),
         "macro_f1": f1.value,
         "macro_f1_low": f1.low,
         "macro_f1_high": f1.high,

@@ -1,12 +1,13 @@
 """Predictions joined with gold labels: one row per method, seed and query."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from xampler.core.metrics import macro_f1, resample_macro_f1
@@ -15,7 +16,7 @@ from xampler.pipeline.experiment import MajorityMethod
 from xampler.pipeline.prompts import prompt_keys
 from xampler.tables.schema import CANDIDATES, DEMONSTRATIONS, PREDICTIONS, QUERIES
 
-COLUMNS = ["method", "seed", "split", "lang", "query_id", "gold", "predicted"]
+COLUMNS = ["method", "seed", "split", "lang", "query_id", "gold", "predicted", "predicted_own"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class LanguageOutcome:
 
     query_ids: tuple[str, ...]  # sorted
     correct_N: NDArray[np.float64]  # share of seeds that were right, in [0, 1]
+    correct_own_N: NDArray[np.float64]  # the same among the labels that occur in the language
     labelled: tuple[tuple[list[str], list[str]], ...]  # gold and predicted labels, by seed
     labels: tuple[str, ...]
 
@@ -64,9 +66,20 @@ def read_outcomes(context: Context, demonstrations: DataFrame | None = None) -> 
 
 
 def gold_labels(queries: DataFrame) -> DataFrame:
-    """``query_id``, ``split``, ``lang`` and ``gold`` of the labelled rows of ``queries``."""
+    """``query_id``, ``split``, ``lang``, ``gold`` and ``own_labels`` of the labelled rows of ``queries``.
+
+    ``own_labels`` are those that occur in the row's language and split: no query of English MasakhaNEWS is
+    about religion, so English demonstrations can never show that label.
+    """
     labelled = queries.where(F.col("label").isNotNull())
-    return labelled.select("query_id", "split", "lang", F.col("label").alias("gold"))
+    of_language = Window.partitionBy("split", "lang")
+    return labelled.select(
+        "query_id",
+        "split",
+        "lang",
+        F.col("label").alias("gold"),
+        F.collect_set("label").over(of_language).alias("own_labels"),
+    )
 
 
 def join_outcomes(
@@ -76,13 +89,20 @@ def join_outcomes(
 
     ``predictions`` are of one language model and prompt; ``gold`` is as of :func:`gold_labels`.
     """
-    predicted = predictions.select(
-        "query_id", "demonstrations_id", predicted_label(labels).alias("predicted")
+    scored = predictions.select("query_id", "demonstrations_id", "log_likelihoods")
+    names = F.array(*[F.lit(label) for label in labels])
+    own = F.transform(
+        names,
+        lambda name, position: F.when(
+            F.array_contains("own_labels", name), F.element_at("log_likelihoods", position + 1)
+        ).otherwise(-math.inf),
     )
     return (
         demonstrations.drop("lang")
-        .join(predicted, on=["query_id", "demonstrations_id"], how="inner")
+        .join(scored, on=["query_id", "demonstrations_id"], how="inner")
         .join(gold, on=["query_id", "split"], how="inner")
+        .withColumn("predicted", _likeliest(names, F.col("log_likelihoods")))
+        .withColumn("predicted_own", _likeliest(names, own))
         .select(*COLUMNS)
     )
 
@@ -92,21 +112,27 @@ def by_language(outcomes: pd.DataFrame, labels: Sequence[str]) -> dict[str, Lang
     return {str(lang): _language_outcome(rows, labels) for lang, rows in outcomes.groupby("lang", sort=True)}
 
 
-def predicted_label(labels: Iterable[str]) -> Column:
-    """The likeliest label of ``log_likelihoods``; the first of equals."""
-    names = F.array(*[F.lit(label) for label in labels])
-    best = F.array_position("log_likelihoods", F.array_max("log_likelihoods"))
+def _likeliest(names: Column, log_likelihoods: Column) -> Column:
+    """The first of equals."""
+    best = F.array_position(log_likelihoods, F.array_max(log_likelihoods))
     return F.element_at(names, best.cast("int"))
 
 
 def _language_outcome(rows: pd.DataFrame, labels: Sequence[str]) -> LanguageOutcome:
     rows = rows.sort_values(["seed", "query_id"])  # the same resample is the same queries in every seed
-    correct = (rows["gold"] == rows["predicted"]).groupby(rows["query_id"]).mean().sort_index()
+    right = rows[["query_id"]].assign(
+        all_labels=rows["gold"] == rows["predicted"], own_labels=rows["gold"] == rows["predicted_own"]
+    )
+    correct = right.groupby("query_id").mean().sort_index()
     labelled = tuple(
         (seed_rows["gold"].tolist(), seed_rows["predicted"].tolist()) for _, seed_rows in rows.groupby("seed")
     )
     return LanguageOutcome(
-        tuple(correct.index), np.asarray(correct, dtype=np.float64), labelled, tuple(labels)
+        tuple(correct.index),
+        np.asarray(correct["all_labels"], dtype=np.float64),
+        np.asarray(correct["own_labels"], dtype=np.float64),
+        labelled,
+        tuple(labels),
     )
 
 
@@ -117,8 +143,11 @@ def _majority(context: Context, gold: DataFrame) -> DataFrame:
     ]
     counts = context.store.read(CANDIDATES, experiment=context.name).groupBy("label").count().collect()
     order = {label: -position for position, label in enumerate(context.task.labels)}
-    majority = max(counts, key=lambda row: (row["count"], order[row["label"]]))["label"]
+    counts.sort(key=lambda row: (row["count"], order[row["label"]]), reverse=True)
+    by_count = [F.lit(row["label"]) for row in counts]
+    own = F.filter(F.array(*by_count), lambda label: F.array_contains("own_labels", label))
     named = gold.where("split <> 'train'").withColumn(
         "method", F.explode(F.array(*[F.lit(name) for name in names]).cast("array<string>"))
     )
-    return named.withColumn("seed", F.lit(0)).withColumn("predicted", F.lit(majority)).select(*COLUMNS)
+    predicted = {"seed": F.lit(0), "predicted": by_count[0], "predicted_own": F.try_element_at(own, F.lit(1))}
+    return named.withColumns(predicted).select(*COLUMNS)

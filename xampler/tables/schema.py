@@ -210,6 +210,7 @@ _ACCURACY_COLUMNS = (
     Column("accuracy", DOUBLE, "share of right predictions, mean over seeds"),
     Column("accuracy_low", DOUBLE, "lower end of the 95% bootstrap interval"),
     Column("accuracy_high", DOUBLE, "upper end of the 95% bootstrap interval"),
+    Column("accuracy_own_labels", DOUBLE, "accuracy among the labels that occur in the language"),
     Column("macro_f1", DOUBLE, "mean F1 over labels, mean over seeds"),
     Column("macro_f1_low", DOUBLE, "lower end of the 95% bootstrap interval"),
     Column("macro_f1_high", DOUBLE, "upper end of the 95% bootstrap interval"),

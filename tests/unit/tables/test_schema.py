@@ -28,6 +28,7 @@ from xampler.tables.schema import (
     PREDICTIONS,
     QUERIES,
     SCORES,
+    STAGE_RUNS,
     TABLES,
     TRAINING_PAIRS,
     Table,
@@ -59,6 +60,7 @@ def plain_value(kind: DataType) -> object:
 def good_row(table: Table) -> dict[str, Any]:
     row = {column.name: plain_value(column.type) for column in table.columns}
     wanted = {"split": "test", "query_id": "q", "role": "positive", "gold_log_prob": -0.5}
+    wanted["state"] = "finished"
     if table is TRAINING_PAIRS:
         wanted["split"] = "held_out"
     return row | {name: value for name, value in wanted.items() if name in row}
@@ -137,6 +139,7 @@ def test_a_good_row_passes_all_checks(table: Table) -> None:
         (METHOD_DIFFERENCES, {"difference": -1.5}),
         (METHOD_DIFFERENCES, {"share_better": 2.0}),
         (LABELS, {"text": ""}),
+        (STAGE_RUNS, {"state": "started"}),
     ],
     ids=lambda value: value.name if isinstance(value, Table) else "-".join(value),
 )
