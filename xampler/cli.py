@@ -45,6 +45,7 @@ STAGE_HELP = {
     "evaluate": "Measure every method per language and group of languages.",
     "promote": "Register the trained retriever; make it champion if it is better.",
 }
+TABLE_WIDTH = 120  # of a sweep's table: a narrower screen wraps its lines, and no figure is cut
 EXAMPLE = "\n\nExample: `xampler {command}`"
 
 
@@ -202,7 +203,8 @@ def sweep(
             env, f"xampler sweep {wanted.config.name}", Screen(quiet, verbose, debug)
         ) as engines:
             results = run_sweep(engines, wanted)
-            Console().print(*sweep_tables(results))
+            screen = Console(width=max(Console().width, TABLE_WIDTH))
+            screen.print(*sweep_tables(results))
             write_results(results, output or Path("sweeps") / wanted.config.name)
 
     _exit(work, debug=debug)

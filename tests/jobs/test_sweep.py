@@ -96,7 +96,7 @@ def check_results(results: SweepResults) -> None:
 def check_files(results: SweepResults, folder: Path) -> None:
     screen = io.StringIO()
     Console(width=160, file=screen).print(*sweep_tables(results))
-    assert "other languages" in screen.getvalue()
+    assert "all others" in screen.getvalue()
     write_results(results, folder)
     rows = list(csv.DictReader(io.StringIO((folder / "sweep.csv").read_text(encoding="utf-8"))))
     values = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))

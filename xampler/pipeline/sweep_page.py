@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
+from rich import box
 from rich.table import Table as RichTable
 
 from xampler.core.metrics import Interval
@@ -47,10 +48,13 @@ def sweep_tables(results: SweepResults) -> list[RichTable]:
     """One table a grid, for the terminal."""
     tables = []
     for grid in range(len(results.references)):
-        table = RichTable(title=_title(results, grid), title_justify="left")
+        # Lines, not cells, wrap on a narrow screen: figures stay in one piece.
+        table = RichTable(
+            title=_title(results, grid), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+        )
         header, *rows = _cells(results, grid)
-        for number, name in enumerate(header):
-            table.add_column(name, justify="left" if number < len(header) - 4 else "right")
+        for name in header:
+            table.add_column(name, no_wrap=True)
         for row in rows:
             table.add_row(*row)
         tables.append(table)
@@ -59,29 +63,30 @@ def sweep_tables(results: SweepResults) -> list[RichTable]:
 
 def _title(results: SweepResults, grid: int) -> str:
     config = results.sweep.config
-    names = ", ".join(results.sweep.config.over[grid])
+    languages = results.results[0].languages
     return (
-        f"{config.name}: {names}; accuracy on {config.split} texts, %, 95% intervals; change from "
-        f"{results.references[grid]}"
+        f"{config.name}: accuracy on {config.split} texts of {languages} languages, %, 95% intervals; "
+        f"change from {results.references[grid]}"
     )
 
 
 def _cells(results: SweepResults, grid: int) -> list[list[str]]:
-    """Header and rows; the last four columns are figures."""
+    """Header and rows; groups have columns where some are shown beside the mean."""
     base = results.sweep.base.evaluate.base_method
-    names = ("method", "group", "languages", "accuracy", f"over {base}", "change")
+    grouped = bool(results.sweep.config.groups)
+    names = ("method", *(("group", "languages") if grouped else ()), "accuracy", f"over {base}", "change")
     return [
         [*results.sweep.config.over[grid], *names],
-        *(_row(result) for result in _of_grid(results, grid)),
+        *(_row(result, grouped=grouped) for result in _of_grid(results, grid)),
     ]
 
 
-def _row(result: Result) -> list[str]:
+def _row(result: Result, *, grouped: bool) -> list[str]:
+    name = "all others" if result.group_kind == result.group_name else result.group_name
     return [
         *(_say(value) for value in result.values.values()),
         result.method,
-        "other languages" if result.group_kind == result.group_name else result.group_name,
-        str(result.languages),
+        *((name, str(result.languages)) if grouped else ()),
         _points(result.accuracy),
         _points(result.gain, signed=True),
         _points(result.change, signed=True),
