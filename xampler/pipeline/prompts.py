@@ -113,7 +113,7 @@ def _score_chunks(
     chunk, together = chunk_of(chunks)
     tasks = TASKS_PER_WORKER * context.spark.sparkContext.defaultParallelism
     schema = table.spark_schema()
-    dropped = shortened = 0
+    dropped = shortened = tokens = 0
     started = time.monotonic()
     counts = context.spark.sparkContext.accumulator(dict.fromkeys(COUNTS, 0), _AddUp())
     with context.engines.progress.track(table.name, total) as advance:
@@ -129,7 +129,8 @@ def _score_chunks(
                 context.store.insert_missing(table, scored)
                 dropped, shortened = dropped + sums["dropped"], shortened + sums["shortened"]
             scored.unpersist()
-            advance(sums["rows"])
+            advance(sums["rows"], counts.value["tokens"] - tokens)
+            tokens = counts.value["tokens"]
     if dropped or shortened:
         logger.warning(
             "%s: prompts too long: %d demonstrations dropped, %d texts shortened",
