@@ -38,7 +38,12 @@ def main(
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     logging.getLogger("xampler").setLevel(logging.WARNING)
-    overrides = (f"data.source.root={data.resolve()}", "propose.by.encoder.model=mini")
+    overrides = (
+        f"data.source.root={data.resolve()}",
+        "data.select.dev=[eng_Latn]",
+        "data.select.test=[eng_Latn]",
+        "propose.by.encoder.model=mini",
+    )
     config = conf_folder() / "experiments" / "sib200.yaml"
     with (
         TemporaryDirectory() as folder,
