@@ -44,7 +44,7 @@ def choose_engine(model: PreTrainedModel) -> Engine:
                 engine: Engine = PackedEngine(model, own)
                 if _agrees(engine, items, expected, model.dtype):
                     return engine
-            except (PackedAttentionError, TypeError, ValueError) as error:
+            except (PackedAttentionError, TypeError, ValueError, IndexError, RuntimeError) as error:
                 logger.debug("%s cannot be run packed: %s", type(model).__name__, error)
             if own:
                 own.remove()

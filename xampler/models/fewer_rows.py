@@ -89,7 +89,8 @@ def find_savings(model: PreTrainedModel) -> Savings | None:
     ]
     if len(stacks) != 1:
         return None
-    rotary = getattr(config, "rope_parameters", None) is not None
+    # In a model of one layer the projections are the last layer's own.
+    rotary = getattr(config, "rope_parameters", None) is not None and count > 1
     first = FewerRows(stacks[0][0], _PROJECTIONS if rotary else ())
     last = FewerRows(stacks[0][-1], _ROW_BY_ROW)
     return Savings(first, last, count - 1) if first or last else None

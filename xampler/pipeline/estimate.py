@@ -45,8 +45,8 @@ def estimate_scoring(context: Context, calibration_seconds: float = CALIBRATION_
         if not total:
             return Estimate(0, 0, 0, 0, 0, "none", 0)
         # A chunk as `score` cuts it, so that as much is shared as there.
-        chunk, together = chunk_of(math.ceil(total / context.experiment.rows_per_commit))
-        rows = missing.where(chunk == 0).orderBy(together).toPandas()
+        chunk, _ = chunk_of(math.ceil(total / context.experiment.rows_per_commit))
+        rows = missing.where(chunk == 0).orderBy("demonstration_ids").toPandas()
     finally:
         missing.unpersist()
     workers = context.spark.sparkContext.defaultParallelism

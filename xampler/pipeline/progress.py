@@ -16,9 +16,9 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Advance(Protocol):
-    """Called with the number of rows that are done."""
+    """Called with the number of rows that are done, and of the tokens that a language model read for them."""
 
-    def __call__(self, rows: int) -> None: ...
+    def __call__(self, rows: int, tokens: int = 0) -> None: ...
 
 
 class Progress:
@@ -32,7 +32,7 @@ class Progress:
     def track(self, what: str, total: int) -> Iterator[Advance]:
         """Show work on ``total`` rows while the block runs."""
         if self._quiet:
-            yield lambda rows: None
+            yield lambda rows, tokens=0: None
         elif self._console.is_terminal:
             with self._bar(what, total) as advance:
                 yield advance
@@ -41,21 +41,50 @@ class Progress:
 
     @contextmanager
     def _bar(self, what: str, total: int) -> Iterator[Advance]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}"),
+            TimeRemainingColumn(),
+        )
         with RichProgress(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda rows: bar.advance(task, rows)
+            task = bar.add_task(what, total=total, rates="")
+            rates = _Rates()
+
+            def advance(rows: int, tokens: int = 0) -> None:
+                rates.add(rows, tokens)
+                bar.update(task, advance=rows, rates=rates.say())
+
+            yield advance
+
+
+class _Rates:
+    """Rows and, where there are any, tokens per second since the start."""
+
+    def __init__(self) -> None:
+        self.rows = self.tokens = 0
+        self._started = time.monotonic()
+
+    def add(self, rows: int, tokens: int) -> None:
+        self.rows += rows
+        self.tokens += tokens
+
+    def say(self) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        rows = f"{self.rows / seconds:,.0f} rows/s"
+        return f"{rows}, {self.tokens / seconds:,.0f} tokens/s" if self.tokens else rows
 
 
 class _Lines:
     def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
-        self._started = self._last = time.monotonic()
+        self._what, self._total = what, total
+        self._rates = _Rates()
+        self._last = time.monotonic()
 
-    def __call__(self, rows: int) -> None:
-        self._done += rows
+    def __call__(self, rows: int, tokens: int = 0) -> None:
+        self._rates.add(rows, tokens)
         now = time.monotonic()
         if now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
-            rate = self._done / (now - self._started)
-            logger.info("%s: %d of %d rows, %.0f rows/s", self._what, self._done, self._total, rate)
+            logger.info("%s: %d of %d rows, %s", self._what, self._rates.rows, self._total, self._rates.say())

@@ -87,11 +87,12 @@ def missing_work(context: Context, table: Table, work: DataFrame) -> DataFrame:
 def chunk_of(chunks: int) -> tuple[Column, Column]:
     """Number of a row's chunk, and what rows that travel together have in common.
 
-    Equal demonstrations travel together, so that their computation is shared; queries without any have
-    nothing to share and are spread.
+    Prompts that begin with the same two demonstrations travel together, so that the computation of what
+    they share is shared; one alone would leave some tasks with twice the rows of others. Queries without
+    any have nothing to share and are spread.
     """
     together = F.when(F.size("demonstration_ids") == 0, F.array("query_id")).otherwise(
-        F.col("demonstration_ids")
+        F.slice("demonstration_ids", 1, 2)
     )
     return F.pmod(F.xxhash64(together), F.lit(chunks)), together
 
@@ -114,12 +115,16 @@ def _score_chunks(
     chunk, together = chunk_of(chunks)
     tasks = TASKS_PER_WORKER * context.spark.sparkContext.defaultParallelism
     schema = table.spark_schema()
-    dropped = shortened = 0
+    dropped = shortened = tokens = 0
     started = time.monotonic()
     counts = context.spark.sparkContext.accumulator(dict.fromkeys(COUNTS, 0), _AddUp())
     with context.engines.progress.track(table.name, total) as advance:
         for number in range(chunks):
-            rows = missing.where(chunk == number).repartition(tasks, together)
+            rows = (
+                missing.where(chunk == number)
+                .repartition(tasks, together)
+                .sortWithinPartitions("demonstration_ids")
+            )
             scored = rows.mapInPandas(_score_task(plan, run_id, schema, counts), schema).persist()
             [sums] = scored.agg(
                 F.count("*").alias("rows"),
@@ -130,7 +135,8 @@ def _score_chunks(
                 context.store.insert_missing(table, scored)
                 dropped, shortened = dropped + sums["dropped"], shortened + sums["shortened"]
             scored.unpersist()
-            advance(sums["rows"])
+            advance(sums["rows"], counts.value["tokens"] - tokens)
+            tokens = counts.value["tokens"]
     if dropped or shortened:
         logger.warning(
             "%s: prompts too long: %d demonstrations dropped, %d texts shortened",

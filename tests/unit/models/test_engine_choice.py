@@ -37,6 +37,17 @@ def test_layers_that_are_computed_for_fewer_rows(
     assert (bool(engine.savings.first), bool(engine.savings.last)) == (first, True)
 
 
+def test_one_layer_is_the_last(models_by_name: Callable[[str], PreTrainedModel]) -> None:
+    model = models_by_name("llama")
+    decoder = model.get_decoder()
+    decoder.layers = decoder.layers[:1]
+    model.config.num_hidden_layers = 1
+    engine = choose_engine(model)
+    assert isinstance(engine, PackedEngine)
+    assert engine.savings is not None
+    assert (bool(engine.savings.first), bool(engine.savings.last)) == (False, True)
+
+
 def test_first_layer_that_is_told_places_is_computed_for_all_rows(
     models_by_name: Callable[[str], PreTrainedModel],
 ) -> None:

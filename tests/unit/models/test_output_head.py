@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from xampler.errors import ModelError
 from xampler.models import output_head
+from xampler.models.causal_lm import CausalLanguageModel
 from xampler.models.output_head import OutputHead
 
 
@@ -48,3 +52,27 @@ def test_log_probs_equal_log_softmax(
 def test_unknown_output_layer_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match="_Model: its output layer"):
         OutputHead(_Model(torch.nn.Identity()))  # type: ignore[arg-type]  # only what the head looks at
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as Linux tells it")
+def test_memory_stays_flat_with_the_vocabulary_of_mala_500(word_tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = 260_164
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=rows, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    scorer = CausalLanguageModel(LlamaForCausalLM(config), word_tokenizer)
+    prompts = [f"water is here and {number} is" for number in range(240)]
+    scorer.score_labels(prompts[:80], ["sports", "science/technology"])
+    before = _memory("VmRSS"), _memory("VmHWM")
+    for first in (80, 160):
+        scorer.score_labels(prompts[first : first + 80], ["sports", "science/technology"])
+    logits_of_a_call = scorer.statistics.tokens * rows * 4
+    assert _memory("VmRSS") - before[0] < logits_of_a_call / 20
+    assert _memory("VmHWM") - before[1] < logits_of_a_call / 20
+
+
+def _memory(name: str) -> int:
+    """Bytes: VmRSS that this process holds now, VmHWM that it held at most."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])

@@ -1,0 +1,111 @@
+"""What Spark, Delta and MLflow cost around the scorer: ``python -m benchmarks.spark_overhead``.
+
+The pairs of an experiment are scored twice with one worker each: by the score stage, and by a plain process
+that is handed the same rows. Both times begin before a Python process is started and a model loaded.
+"""
+
+import logging
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import pandas as pd
+import typer
+import yaml
+
+from benchmarks import markdown_table
+from xampler.models.build import load_language_model
+from xampler.pipeline.context import Context
+from xampler.pipeline.entry import Screen, open_experiment
+from xampler.pipeline.experiment import conf_folder
+from xampler.pipeline.plan import run_stages
+from xampler.pipeline.prompts import ROWS_PER_CALL, PromptPlan, missing_work, prompt_plan, score_rows
+from xampler.pipeline.score import one_shot_work, score_part
+from xampler.pipeline.stage import run_part
+from xampler.tables.schema import SCORES
+
+_EMBEDDED = Path(__file__).parents[1] / "xampler" / "data" / "embedded"
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="SIB-200 folder, or another in its layout.")] = _EMBEDDED,
+    ivy: Annotated[Path, typer.Option(help="Where the Delta jars are kept.")] = Path(".xampler/ivy"),
+) -> None:
+    """Measure the score stage beside the bare scorer, with the mini language model, one worker each."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    logging.getLogger("xampler").setLevel(logging.WARNING)
+    overrides = (
+        f"data.source.root={data.resolve()}",
+        "data.select.dev=[eng_Latn]",
+        "data.select.test=[eng_Latn]",
+        "propose.by.encoder.model=mini",
+    )
+    config = conf_folder() / "experiments" / "sib200.yaml"
+    with (
+        TemporaryDirectory() as folder,
+        open_experiment(_environment(Path(folder), ivy), config, overrides, Screen(quiet=True)) as context,
+    ):
+        run_stages(context, ("ingest", "propose"))
+        rows, plan = _work(context), prompt_plan(context)
+        bare = _bare(rows, plan)
+        started = time.perf_counter()
+        run_part(context, score_part(context))
+        stage = time.perf_counter() - started
+    typer.echo(
+        markdown_table(
+            ("what", "prompts", "seconds", "prompts/s", "overhead"),
+            [
+                ["bare scorer", f"{len(rows):,}", f"{bare:.1f}", f"{len(rows) / bare:,.0f}", ""],
+                [
+                    "score stage",
+                    f"{len(rows):,}",
+                    f"{stage:.1f}",
+                    f"{len(rows) / stage:,.0f}",
+                    f"{1 - bare / stage:.1%}",
+                ],
+            ],
+        )
+    )
+
+
+def _environment(folder: Path, ivy: Path) -> Path:
+    values = {
+        "tables": {"path": str(folder / "tables")},
+        "spark": {"master": "local[1]", "ivy": str(ivy)},
+        "tracking": {"uri": f"sqlite:///{folder / 'mlflow.db'}", "artifacts": str(folder / "mlruns")},
+        "work_dir": str(folder / "work"),
+        "log_file": str(folder / "xampler.log"),
+    }
+    path = folder / "env.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def _work(context: Context) -> pd.DataFrame:
+    """The rows that the stage will score, in the order in which equal demonstrations are neighbours."""
+    return missing_work(context, SCORES, one_shot_work(context)).orderBy("demonstration_ids").toPandas()
+
+
+def _bare(rows: pd.DataFrame, plan: PromptPlan) -> float:
+    """Seconds of a process of its own."""
+    started = time.perf_counter()
+    process = multiprocessing.get_context("spawn").Process(target=_score_all, args=(rows, plan))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise typer.Exit(1)
+    return time.perf_counter() - started
+
+
+def _score_all(rows: pd.DataFrame, plan: PromptPlan) -> None:
+    model = load_language_model(plan.language_model)
+    for first in range(0, len(rows), ROWS_PER_CALL):
+        score_rows(rows.iloc[first : first + ROWS_PER_CALL], plan, model)
+
+
+if __name__ == "__main__":
+    typer.run(main)
