@@ -56,13 +56,16 @@ class LanguageModelConfig(Config):
         return self
 
 
+LayerChoice = int | Literal["weighted"]
+
+
 class EncoderConfig(Config):
     """A sentence encoder."""
 
     model: str  # hub id, folder, `mini`, or `minilm` (all-MiniLM-L6-v2 from its PyPI package)
     revision: str | None = None
     pooling: Literal["mean", "cls"] | None = None  # None: what the model's folder says, else mean
-    layer: int | None = None  # 0 embeddings, 1 first layer; None: the last
+    layer: LayerChoice | None = None  # 0 embeddings, 1 first layer; weighted: mean of all; None: the last
     max_tokens: int = 256  # longer texts are cut
     prefix: str = ""  # put before every text
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
+from xampler.models.build import LayerChoice
 from xampler.models.memory import TokenBudget
 from xampler.models.pooling import PoolingMode, SentenceLayout, pool
 
@@ -31,25 +33,30 @@ class TransformerEncoder:
         layout: SentenceLayout,
         *,
         pooling: PoolingMode | None = None,
-        layer: int | None = None,
+        layer: LayerChoice | None = None,
         max_tokens: int = 256,
         prefix: str = "",
         tokens_per_batch: int | None = None,
     ) -> None:
-        """``pooling`` None: the layout's; ``layer`` None: the last, 0: the embeddings, 1: the first."""
+        """``pooling`` and ``layer`` None: the layout's; 0: the embeddings, 1: the first layer."""
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.after = layout.after.to(model.device).eval()
         self.pooling = pooling or layout.pooling
-        self.layer = layer
+        self.layer = layer if isinstance(layer, int) else None
+        self.layer_weights = layout.layer_weights if layer is None else None
+        if layer == "weighted":  # where no weights were learned, all layers weigh the same
+            layers = int(model.config.num_hidden_layers)
+            equal = torch.tensor([0.0] + [1 / layers] * layers)
+            self.layer_weights = equal if layout.layer_weights is None else layout.layer_weights
         self.lower_case = layout.lower_case
         self.prefix = prefix
         self.max_tokens = min(max_tokens, layout.max_tokens or sys.maxsize, _positions(model, tokenizer))
         tokens = tokens_per_batch or _TOKENS_PER_BATCH.get(model.device.type, 2048)
         self._budget = TokenBudget(tokens, model.device)
-        if layer is not None and model.config.model_type in _SLICEABLE:
+        if self.layer is not None and model.config.model_type in _SLICEABLE:
             stack: Any = model.encoder
-            stack.layer = stack.layer[:layer]
+            stack.layer = stack.layer[: self.layer]
             self.layer = None
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -91,12 +98,19 @@ class TransformerEncoder:
         output = self.model(
             input_ids=tokens_BT,
             attention_mask=mask_BT.long(),
-            output_hidden_states=self.layer is not None,
+            output_hidden_states=self.layer is not None or self.layer_weights is not None,
         )
-        states_BTH = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
-        vectors_BD = self.after(pool(states_BTH, mask_BT, self.pooling))
+        vectors_BD = self.after(pool(self._states(output), mask_BT, self.pooling))
         vectors: NDArray[np.float32] = vectors_BD.float().cpu().numpy()
         return vectors
+
+    def _states(self, output: BaseModelOutput) -> torch.Tensor:
+        """States [B, T, H] of the chosen layer, or of all by their weights."""
+        every = output.hidden_states or ()
+        if self.layer_weights is not None:
+            weighted = zip(self.layer_weights.tolist(), every, strict=True)
+            return torch.stack([weight * states_BTH for weight, states_BTH in weighted]).sum(dim=0)
+        return torch.as_tensor(output.last_hidden_state if self.layer is None else every[self.layer])
 
 
 def _positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -24,6 +24,9 @@ class SentenceLayout:
     """What a folder's ``modules.json`` does with token states."""
 
     pooling: PoolingMode = "mean"
+    layer_weights: torch.Tensor | None = (
+        None  # [layers + 1], of the embeddings and each layer; None: the last
+    )
     after: nn.Module = field(default_factory=nn.Identity)  # [B, H] -> [B, D]
     max_tokens: int | None = None
     lower_case: bool = False
@@ -47,11 +50,14 @@ def read_sentence_layout(folder: Path) -> SentenceLayout:
     kinds = [(module["type"].rsplit(".", 1)[-1], folder / module["path"]) for module in modules]
     limits = _read_json(folder / "sentence_bert_config.json")
     pooling: PoolingMode = "mean"
+    layer_weights: torch.Tensor | None = None
     after: list[nn.Module] = []
     for kind, path in kinds:
         match kind:
             case "Transformer":
                 continue
+            case "WeightedLayerPooling":
+                layer_weights = _layer_weights(path)
             case "Pooling":
                 pooling = _pooling_mode(path)
             case "Dense":
@@ -60,11 +66,15 @@ def read_sentence_layout(folder: Path) -> SentenceLayout:
                 after.append(_Normalize())
             case _:
                 raise ModelError(
-                    f"{folder}: modules.json asks for {kind}; known are Transformer, Pooling, Dense "
-                    "and Normalize"
+                    f"{folder}: modules.json asks for {kind}; known are Transformer, "
+                    "WeightedLayerPooling, Pooling, Dense and Normalize"
                 )
     return SentenceLayout(
-        pooling, nn.Sequential(*after), limits.get("max_seq_length"), bool(limits.get("do_lower_case"))
+        pooling,
+        layer_weights,
+        nn.Sequential(*after),
+        limits.get("max_seq_length"),
+        bool(limits.get("do_lower_case")),
     )
 
 
@@ -74,6 +84,13 @@ def pool(states_BTH: torch.Tensor, mask_BT: torch.Tensor, mode: PoolingMode) -> 
         return states_BTH[:, 0].float()
     weights_BT1 = mask_BT.unsqueeze(-1).float()
     return (states_BTH.float() * weights_BT1).sum(1) / weights_BT1.sum(1).clamp(min=1e-9)
+
+
+def _layer_weights(path: Path) -> torch.Tensor:
+    """Weights of the embeddings and each layer, which add up to one."""
+    start = _read_json(path / "config.json")["layer_start"]
+    weights = load_file(path / "model.safetensors")["layer_weights"]
+    return nn.functional.pad(weights / weights.sum(), (start, 0))
 
 
 def _pooling_mode(path: Path) -> PoolingMode:

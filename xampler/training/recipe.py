@@ -42,8 +42,6 @@ class RecipeConfig(Config):
     max_tokens: int = Field(default=256, ge=8)
     word_dropout: float = Field(default=0.0, ge=0, lt=1)  # share of words left out of each training text
     positives_by: PositivesBy = "judgement"
-    max_positives: int | None = Field(default=None, ge=1)  # of a query: those with the likeliest gold label
-    max_negatives: int | None = Field(default=None, ge=1)  # of a query: those nearest to it
     # After each round the new retriever proposes candidates, which are judged and trained on as well.
     rounds: int = Field(default=1, ge=1)
     evaluate_every: int = Field(ge=1)  # steps; checkpoints are written as often

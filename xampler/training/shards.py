@@ -31,10 +31,7 @@ class Candidate:
 
 @dataclass
 class JudgedQuery:
-    """A query with its candidates; a candidate may be neither positive nor negative.
-
-    Positives come with the likeliest gold label first, negatives with the nearest first.
-    """
+    """A query with its candidates, nearest first; one may be neither positive nor negative."""
 
     query_id: str
     text: str
@@ -98,10 +95,6 @@ def _judged_query(row: dict[str, Any], recipe: RecipeConfig) -> JudgedQuery:
             found["gold_log_prob"],
         )
         _list_of(query, candidate, recipe.positives_by).append(candidate)
-    query.positives.sort(key=lambda candidate: (-candidate.gold_log_prob, candidate.candidate_id))
-    query.others += query.positives[recipe.max_positives :] if recipe.max_positives else []
-    query.positives = query.positives[: recipe.max_positives]
-    query.negatives = query.negatives[: recipe.max_negatives]
     return query
 
 

@@ -1,7 +1,11 @@
 """The encoder that training starts from, as a sentence-transformers model."""
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Pooling,
+    Transformer,
+    WeightedLayerPooling,
+)
 
 from xampler.errors import ModelError
 from xampler.models.build import EncoderConfig, encoder_folder
@@ -30,11 +34,19 @@ def _load(config: EncoderConfig) -> SentenceTransformer:
         model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=config.trust_remote_code)
         model.max_seq_length = config.max_tokens
         return model
-    transformer = Transformer(str(folder), max_seq_length=config.max_tokens)
-    if config.layer is not None:
+    weighted = config.layer == "weighted"
+    transformer = Transformer(
+        str(folder),
+        max_seq_length=config.max_tokens,
+        config_kwargs={"output_hidden_states": True} if weighted else {},
+    )
+    if isinstance(config.layer, int):
         _keep_layers(transformer, config.layer)
-    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=config.pooling or "mean")
-    return SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    width = transformer.get_embedding_dimension()
+    layers = transformer.auto_model.config.num_hidden_layers
+    mixing = [WeightedLayerPooling(width, num_hidden_layers=layers, layer_start=1)] if weighted else []
+    pooling = Pooling(width, pooling_mode=config.pooling or "mean")
+    return SentenceTransformer(modules=[transformer, *mixing, pooling], device="cpu")
 
 
 def _keep_layers(transformer: Transformer, layers: int) -> None:

@@ -149,3 +149,12 @@ def test_unknown_modules_are_refused_by_name(sentence_folder: Path) -> None:
     listing.write_text(listing.read_text().replace("models.Dense", "models.LSTM"))
     with pytest.raises(ModelError, match="asks for LSTM"):
         read_sentence_layout(sentence_folder)
+
+
+def test_weighted_layers_without_learned_weights_are_the_mean_of_all(encoder_folder: Path) -> None:
+    every = [
+        load_encoder(EncoderConfig(model=str(encoder_folder), layer=layer)).encode(TEXTS)
+        for layer in (1, 2, 3)
+    ]
+    mixed = load_encoder(EncoderConfig(model=str(encoder_folder), layer="weighted")).encode(TEXTS)
+    np.testing.assert_allclose(mixed, np.mean(every, axis=0), atol=1e-5)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.model import BaseModel
 
@@ -244,6 +245,30 @@ def keep_split(shards: Path, split: str) -> None:
     rows = pq.read_table(shards / "part-0.parquet").to_pylist()
     kept = [row for row in rows if row["split"] == split]
     pq.write_table(pa.Table.from_pylist(kept), shards / "part-0.parquet")
+
+
+@pytest.mark.parametrize(("layer", "pooling"), [(1, "cls"), ("weighted", "mean")])
+def test_layers_and_pooling_are_trained_and_kept(
+    tmp_path: Path, encoder_folder: Path, write_spec: WriteSpec, layer: int | str, pooling: str
+) -> None:
+    spec = write_spec(tmp_path, encoder_folder, infonce(steps=6, evaluate_every=3))
+    encoder = spec.encoder.model_copy(update={"layer": layer, "pooling": pooling})
+    changed = spec.model_copy(update={"encoder": encoder})
+    (tmp_path / "spec.json").write_text(changed.model_dump_json(), encoding="utf-8")
+    texts = ["ball goal team", "the nurse was in"]
+    before = load_encoder(encoder).encode(texts)
+    train_retriever(str(tmp_path / "spec.json"))
+    trained = SentenceTransformer(spec.output, device="cpu")
+    kept = load_encoder(EncoderConfig(model=spec.output, device="cpu")).encode(texts)
+    np.testing.assert_allclose(kept, trained.encode(texts), atol=1e-5)
+    assert not np.allclose(kept, before, atol=1e-3)
+    if layer == "weighted":
+        [file] = Path(spec.output).glob("*WeightedLayerPooling/model.safetensors")
+        first, second = load_file(file)["layer_weights"].tolist()
+        assert first != second
+    else:
+        config = json.loads((Path(spec.output) / "config.json").read_text(encoding="utf-8"))
+        assert config["num_hidden_layers"] == 1
 
 
 def test_cheaper_steps_compute_the_same(tmp_path: Path, train: Train) -> None:
