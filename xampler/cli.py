@@ -171,7 +171,7 @@ def report(
 @app.command(
     help="Run an experiment under several values: a table, a plot, one MLflow run with a child for each. "
     "Rows that do not depend on the swept values are shared."
-    + EXAMPLE.format(command="sweep --config conf/experiments/sib200.yaml --over k=1,5,10,20,50")
+    + EXAMPLE.format(command="sweep --config conf/experiments/sib200.yaml --over k=2,5,10,20,50")
 )
 def sweep(
     config: Annotated[Path, typer.Option("--config", help="Sweep file, or an experiment file and --over.")],
