@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.testing import assertDataFrameEqual
 
@@ -93,6 +94,13 @@ def test_times_survive(spark: SparkSession, store: TableStore) -> None:
     assert stored["at"].astimezone(UTC) == when
 
 
+def test_version_is_that_of_the_history(spark: SparkSession, store: TableStore, tmp_path: Path) -> None:
+    for query in ("q1", "q2", "q3"):
+        store.replace(PAIRS, pairs(spark, ("a", query, "c1", 0)), experiment="a")
+    [last] = DeltaTable.forPath(spark, str(tmp_path / "tables" / "pairs")).history(1).collect()
+    assert store.version(PAIRS) == last["version"] == 3
+
+
 def test_unwritable_store_is_named(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"file/tables cannot be written .*tables\.path"):
@@ -106,6 +114,7 @@ def test_tables_by_catalog_name(spark: SparkSession) -> None:
         store.replace(PAIRS, pairs(spark, ("a", "q1", "c1", 0)), experiment="a")
         store.replace(PAIRS, pairs(spark, ("a", "q2", "c1", 0)), experiment="a")
         assertDataFrameEqual(store.read(PAIRS), pairs(spark, ("a", "q2", "c1", 0)))
+        assert store.version(PAIRS) == 2
     finally:
         spark.sql("DROP SCHEMA xampler_test CASCADE")
 

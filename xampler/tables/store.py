@@ -102,6 +102,10 @@ class TableStore:
         """The table's Delta version, None if never written."""
         if not self.exists(table):
             return None
+        path = self._path(table)
+        if path is not None and "://" not in path:
+            # A commit is a file named by its version: a look at the folder, where the history is a Spark job.
+            return max(int(commit.stem) for commit in Path(path, "_delta_log").glob("*[0-9].json"))
         [row] = self._delta(table).history(1).select("version").collect()
         return int(row["version"])
 
