@@ -289,7 +289,7 @@ def check_artifact(context: Context) -> None:
     assert lineage.metrics["dev"].languages == 1
     assert set(lineage.runs) >= {"ingest", "score", "mine", "train/infonce", "retrieve/xampler", "evaluate"}
     assert "retrieve/bm25" not in lineage.runs
-    assert set(lineage.table_versions["train/infonce"]) == {"training_pairs", "candidates"}
+    assert set(lineage.table_versions["train/infonce"]) == {"training_pairs", "candidates", "queries"}
 
 
 def check_show(context: Context, environment: Path) -> None:

@@ -24,7 +24,7 @@ def test_nearest_of_each_role(
 ) -> None:
     names = {"p": "positive", "n": "negative"}
     rows = [
-        ("e", query, f"c{rank}", rank, names[role], -0.5, "train")
+        ("e", "propose", query, f"c{rank}", rank, names[role], role == "p", -0.5, "train")
         for query, roles in ROLES.items()
         for rank, role in enumerate(roles)
     ]

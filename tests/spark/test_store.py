@@ -15,7 +15,8 @@ from xampler.tables.store import TablesConfig, TableStore
 
 
 def pairs(spark: SparkSession, *rows: tuple[str, str, str, int]) -> DataFrame:
-    return spark.createDataFrame([(*row, 0.5) for row in rows], PAIRS.spark_schema())
+    values = [(experiment, "propose", *rest, 0.5) for experiment, *rest in rows]
+    return spark.createDataFrame(values, PAIRS.spark_schema())
 
 
 def score(spark: SparkSession, *query_ids: str, value: float = -1.0) -> DataFrame:
