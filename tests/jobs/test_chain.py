@@ -48,7 +48,6 @@ from xampler.tracking.lineage import Lineage
 from xampler.tracking.registry import CHALLENGER, CHAMPION, download_labeller, find_reference, version_of
 
 OpenSample = Callable[..., Context]
-Submit = Callable[[str, Path], "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).resolve().parents[2]
 QUERIES_PER_LANG = 14
 JOBS = (
@@ -69,9 +68,7 @@ def versions(context: Context) -> dict[str, int | None]:
     return {table.name: context.store.version(table) for table in TABLES}
 
 
-def test_every_job_then_all_again(
-    open_sample: OpenSample, submit: Submit, environment: Path, tmp_path: Path
-) -> None:
+def test_every_job_then_all_again(open_sample: OpenSample, environment: Path, tmp_path: Path) -> None:
     for job in JOBS:
         runpy.run_path(str(ROOT / "jobs" / f"{job}.py"))["main"](open_sample())
     context = open_sample()
@@ -91,7 +88,7 @@ def test_every_job_then_all_again(
     check_estimate(open_sample)
     check_another_name_takes_over_what_is_finished(open_sample)
     check_one_more_method_costs_only_its_own_prompts(open_sample, tmp_path)
-    check_labelling(context, submit, tmp_path)
+    check_labelling(context, tmp_path)
     check_artifact(context)
     check_lookup_from_a_plain_process(environment, tmp_path)
     check_promotion(open_sample)
@@ -207,7 +204,7 @@ def check_another_name_takes_over_what_is_finished(open_sample: OpenSample) -> N
     assert trained_encoder(context, "infonce") == trained_encoder(open_sample(), "infonce")
 
 
-def check_labelling(context: Context, submit: Submit, tmp_path: Path) -> None:
+def check_labelling(context: Context, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     rows = [
         {"id": "a", "lang": "swh_Latn", "text": "Timu ilishinda mechi."},
@@ -226,10 +223,8 @@ def check_labelling(context: Context, submit: Submit, tmp_path: Path) -> None:
             "columns": {"text": "text", "lang": "lang", "id": "id"},
         },
     }
-    config = tmp_path / "label.yaml"
-    config.write_text(yaml.safe_dump(values), encoding="utf-8")
-    result = submit("label_corpus", config)
-    assert result.returncode == 0, result.stderr[-2000:]
+    job = runpy.run_path(str(ROOT / "jobs" / "label_corpus.py"))["main"]
+    job(context.engines, LabelConfig.model_validate(values))
     labels = {row["row_id"]: row for row in context.store.read(LABELS).collect()}
     assert sorted(labels) == ["a", "b"]
     assert sum(labels["a"]["probabilities"].values()) == pytest.approx(1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from xampler.errors import DataError
 from xampler.pipeline.context import Context
 from xampler.pipeline.plan import run_stages
 from xampler.tables.schema import PAIRS, SCORES
@@ -29,6 +30,8 @@ def small_experiment(experiment: Path) -> Path:
 def test_a_job_under_spark_submit_twice(
     open_sample: Callable[..., Context], submit: Submit, small_experiment: Path
 ) -> None:
+    with pytest.raises(DataError, match=r"ingest has not been run with this config; run `xampler ingest"):
+        run_stages(open_sample(), ["score"])
     run_stages(open_sample(), ["ingest", "propose"])
     result = submit("score_pairs", small_experiment)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -39,9 +42,14 @@ def test_a_job_under_spark_submit_twice(
     assert store.version(SCORES) == version
 
 
-def test_a_job_out_of_order_says_what_to_run(submit: Submit, small_experiment: Path) -> None:
-    result = submit("mine_pairs", small_experiment)
+def test_a_job_that_cannot_be_done_says_what_to_run(submit: Submit, tmp_path: Path) -> None:
+    columns = {"text": "text", "lang": "lang"}
+    source = {"format": "table", "path": str(tmp_path), "kind": "jsonl", "columns": columns}
+    config = tmp_path / "label.yaml"
+    config.write_text(yaml.safe_dump({"corpus": "c", "model_name": "no-such", "source": source}))
+    result = submit("label_corpus", config)
     shown = result.stdout + result.stderr  # spark-submit passes the driver's stderr on to its own stdout
     assert result.returncode == 2
-    assert "ingest has not been run with this config; run `xampler ingest" in shown
+    assert "the registry has no model 'no-such'" in shown
+    assert "run `xampler run`" in shown
     assert "Traceback" not in shown

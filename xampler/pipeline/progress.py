@@ -16,31 +16,31 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Advance(Protocol):
-    """Called with the number of rows that are done, and of the tokens that a language model read for them."""
+    """Called with what is done since, in rows or steps, and the tokens that a language model read for it."""
 
     def __call__(self, rows: int, tokens: int = 0) -> None: ...
 
 
 class Progress:
-    """Shows how far a count of rows has come, in the way that fits the screen."""
+    """Shows how far a count of rows or steps has come, in the way that fits the screen."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
         self._quiet = quiet
 
     @contextmanager
-    def track(self, what: str, total: int) -> Iterator[Advance]:
-        """Show work on ``total`` rows while the block runs."""
+    def track(self, what: str, total: int, unit: str = "rows") -> Iterator[Advance]:
+        """Show work on ``total`` rows, or other units, while the block runs."""
         if self._quiet:
             yield lambda rows, tokens=0: None
         elif self._console.is_terminal:
-            with self._bar(what, total) as advance:
+            with self._bar(what, total, unit) as advance:
                 yield advance
         else:
-            yield _Lines(what, total)
+            yield _Lines(what, total, unit)
 
     @contextmanager
-    def _bar(self, what: str, total: int) -> Iterator[Advance]:
+    def _bar(self, what: str, total: int, unit: str) -> Iterator[Advance]:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -50,7 +50,7 @@ class Progress:
         )
         with RichProgress(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task(what, total=total, rates="")
-            rates = _Rates()
+            rates = _Rates(unit)
 
             def advance(rows: int, tokens: int = 0) -> None:
                 rates.add(rows, tokens)
@@ -60,9 +60,10 @@ class Progress:
 
 
 class _Rates:
-    """Rows and, where there are any, tokens per second since the start."""
+    """Rows, or other units, and where there are any tokens per second since the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
         self.rows = self.tokens = 0
         self._started = time.monotonic()
 
@@ -72,14 +73,14 @@ class _Rates:
 
     def say(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)
-        rows = f"{self.rows / seconds:,.0f} rows/s"
+        rows = f"{self.rows / seconds:,.{0 if self._unit == 'rows' else 1}f} {self._unit}/s"
         return f"{rows}, {self.tokens / seconds:,.0f} tokens/s" if self.tokens else rows
 
 
 class _Lines:
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total = what, total
-        self._rates = _Rates()
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._rates = _Rates(unit)
         self._last = time.monotonic()
 
     def __call__(self, rows: int, tokens: int = 0) -> None:
@@ -87,4 +88,5 @@ class _Lines:
         now = time.monotonic()
         if now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
-            logger.info("%s: %d of %d rows, %s", self._what, self._rates.rows, self._total, self._rates.say())
+            done, said = self._rates.rows, self._rates.say()
+            logger.info("%s: %d of %d %s, %s", self._what, done, self._total, self._unit, said)

@@ -13,12 +13,12 @@ from xampler.models.build import EncoderConfig, encoder_id
 from xampler.pipeline.context import Context
 from xampler.pipeline.mine import mine_part
 from xampler.pipeline.rounds import propose_by_retriever
-from xampler.pipeline.session import output_to
 from xampler.pipeline.stage import Outcome, Part, fingerprint
+from xampler.pipeline.training_progress import show_steps
 from xampler.pipeline.training_set import export_training_set
 from xampler.tables.schema import CANDIDATES, PAIRS, QUERIES, SCORES, TRAINING_PAIRS
 from xampler.tracking.run import Run
-from xampler.training.recipe import RESULT_FILE, TrainingSpec
+from xampler.training.recipe import RESULT_FILE, TrainingSpec, work_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ def train_with_recipe(context: Context, recipe: str, part: Part, run: Run) -> Ou
                 scored = propose_by_retriever(context, recipe, number, encoder, run.run_id)
                 prompts += scored.prompts
                 run.log_metrics({"train/new_prompts": scored.prompts}, step=number)
-            _launch(context, _write_spec(context, recipe, number, encoder, output))
+            spec = _write_spec(context, recipe, number, encoder, output)
+            what = f"train/{recipe}" + (f", round {number} of {rounds}" if rounds > 1 else "")
+            _launch(context, spec, what, work_folder(output))
         results.append(json.loads((output / RESULT_FILE).read_text(encoding="utf-8")))
         encoder = as_trained(encoder, str(output))
     run.log_folder(folder, "retriever")
@@ -101,7 +103,7 @@ def _write_spec(context: Context, recipe: str, number: int, encoder: EncoderConf
     return path
 
 
-def _launch(context: Context, spec: Path) -> None:
+def _launch(context: Context, spec: Path, what: str, work: Path) -> None:
     config = context.experiment.train
     # Where Spark was told of no GPU, local ranks still see what CUDA shows them.
     role = "driver" if config.on_driver else "task"
@@ -112,7 +114,7 @@ def _launch(context: Context, spec: Path) -> None:
 
     logger.info("training on %d rank(s); messages of the ranks: %s", config.ranks, log_file)
     try:
-        with output_to(log_file):
+        with show_steps(context.engines.progress, what, work, log_file):
             distributor = DeepspeedTorchDistributor(
                 numGpus=config.ranks, nnodes=1, localMode=config.on_driver, useGpu=gpus > 0
             )

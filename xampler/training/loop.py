@@ -34,9 +34,10 @@ from xampler.training.evaluation import (
     read_parallels,
 )
 from xampler.training.losses import build_loss
-from xampler.training.recipe import RESULT_FILE, ContrastiveRecipe, Recipe, TrainingSpec
+from xampler.training.recipe import RESULT_FILE, ContrastiveRecipe, Recipe, TrainingSpec, work_folder
 from xampler.training.shards import JudgedQuery, stream_queries
 from xampler.training.start import load_starting_encoder
+from xampler.training.steps import TellSteps
 from xampler.training.trainer import RetrieverTrainer
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def _train(spec: TrainingSpec, output: Path) -> dict[str, Any]:
     if spec.engine.gradient_checkpointing:
         transformer: Any = model[0]
         transformer.auto_model.gradient_checkpointing_enable({"use_reentrant": False})
-    work = output.with_name(output.name + ".work")
+    work = work_folder(output)
     trainer = build_trainer(model, epoch, plan, evaluator, spec, work)
     checkpoint = last_whole_checkpoint(work)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -126,7 +127,11 @@ def build_trainer(
         train_dataset=training_rows(epoch, spec.recipe, plan, first_step),
         loss=build_loss(model, spec.recipe, spec.ranks),
         evaluator=evaluator if evaluator else None,
-        callbacks=[KeepWholeCheckpoints(), *([EarlyStoppingCallback(patience)] if patience else [])],
+        callbacks=[
+            KeepWholeCheckpoints(),
+            TellSteps(),
+            *([EarlyStoppingCallback(patience)] if patience else []),
+        ],
     )
 
 

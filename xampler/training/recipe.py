@@ -1,5 +1,6 @@
 """What a training run is made of: loss, schedule, batches, engine."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -102,3 +103,8 @@ class TrainingSpec(Config):
     pool_lang: str = "eng_Latn"  # of the parallel texts: the one that the others look for
     output: str  # folder that gets the trained model
     ranks: int = Field(ge=1)
+
+
+def work_folder(output: Path) -> Path:
+    """Where checkpoints are while the model of ``output`` is trained."""
+    return output.with_name(output.name + ".work")
