@@ -25,7 +25,7 @@ def test_rounds(open_sample: Callable[..., Context], monkeypatch: pytest.MonkeyP
     launched: list[TrainingSpec] = []
     broken = True
 
-    def in_this_process(context: Context, spec_file: Path) -> None:
+    def in_this_process(context: Context, spec_file: Path, *_: object) -> None:
         """Without DeepSpeed's launcher, which test_chain.py starts."""
         spec = TrainingSpec.model_validate_json(spec_file.read_text(encoding="utf-8"))
         if broken and len(launched) == 1:
