@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from xampler.core.pairing import POSITIVE, PROPOSED, role_of, split_of
+from xampler.core.pairing import NEGATIVE, POSITIVE, PROPOSED, role_of, split_of
 from xampler.core.scoring import score_prompts
 from xampler.errors import DataError
 from xampler.pipeline.context import Context
-from xampler.pipeline.keep import keep_nearest
+from xampler.pipeline.experiment import MineConfig
 from xampler.pipeline.prompts import prompt_keys
 from xampler.pipeline.score import score_part
 from xampler.pipeline.stage import Outcome, Part
@@ -81,6 +82,17 @@ def replace_training_pairs(context: Context, proposer: str) -> int:
     return context.store.replace(
         TRAINING_PAIRS, keep_nearest(mined, config), experiment=name, proposer=proposer
     )
+
+
+def keep_nearest(pairs: DataFrame, config: MineConfig) -> DataFrame:
+    """The rows of TRAINING_PAIRS that the config keeps: of each query and role the lowest ranks."""
+    limits = {POSITIVE: config.positives, NEGATIVE: config.negatives}
+    place = F.row_number().over(Window.partitionBy("query_id", "role").orderBy("rank"))
+    numbered = pairs.withColumn("place", place)
+    for role, limit in limits.items():
+        if limit is not None:
+            numbered = numbered.where((F.col("role") != role) | (F.col("place") <= limit))
+    return numbered.drop("place")
 
 
 def _signal(context: Context, rows: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import os
 import socket
 
+import psutil
 from mlflow.tracking import MlflowClient
 
 PROCESS_TAG = "xampler.process"  # host and process id
@@ -18,15 +19,5 @@ def end_dead_runs(client: MlflowClient, experiment_id: str, name: str) -> None:
     running = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and run_name = '{name}'")
     for run in running:
         host, _, process = run.data.tags.get(PROCESS_TAG, "").rpartition(" ")
-        if host == socket.gethostname() and not _is_alive(int(process)):
+        if host == socket.gethostname() and not psutil.pid_exists(int(process)):
             client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

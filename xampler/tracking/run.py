@@ -146,9 +146,7 @@ class Tracker:
             return dict(self.client.get_run(run_id).data.params)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise TrackingError(
-                    f"the MLflow server {self.uri} does not answer: {error.message}"
-                ) from error
+                raise no_answer(self.uri, error) from error
             return {}
 
     def _experiment_id(self, name: str) -> str:

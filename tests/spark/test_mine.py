@@ -1,10 +1,10 @@
-"""Of each query and role the nearest are kept."""
+"""Mining: of each query and role the nearest are kept."""
 
 import pytest
 from pyspark.sql import SparkSession
 
 from xampler.pipeline.experiment import MineConfig
-from xampler.pipeline.keep import keep_nearest
+from xampler.pipeline.mine import keep_nearest
 from xampler.tables.schema import TRAINING_PAIRS
 
 ROLES = {"q": "pnppnn", "r": "nnp"}  # by rank
