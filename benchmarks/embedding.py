@@ -22,7 +22,7 @@ from xampler.models.build import EncoderConfig, encoder_folder, load_encoder
 
 _TEXTS = 408
 _NEAREST = 10
-_ROWS = 250_002
+_XLMR_ROWS = 250_002
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 # ISO 639-3 codes of the languages that XLM-R's tokenizer was trained on, as SIB-200 writes them.
 _XLMR_LANGUAGES = (
@@ -65,19 +65,21 @@ def sentences_of_all_languages(corpus: ParallelCorpus) -> list[str]:
     return different[:_TEXTS]
 
 
-def make_xlmr_shape(folder: Path, corpus: ParallelCorpus) -> None:
-    """An XLM-R of 4 layers, 384 wide, random weights and 250,002 rows, with a tokenizer of its own.
+def make_xlmr_shape(
+    folder: Path, corpus: ParallelCorpus, *, rows: int = _XLMR_ROWS, layers: int = 4, hidden: int = 384
+) -> None:
+    """An XLM-R with random weights, ``rows`` of the vocabulary and a tokenizer of its own.
 
     Like XLM-R's it has seen some 90 languages, so that sentences of all others, and of other scripts, fall
     into many more tokens.
     """
     torch.manual_seed(0)
     config = XLMRobertaConfig(
-        vocab_size=_ROWS,
-        hidden_size=384,
-        num_hidden_layers=4,
+        vocab_size=rows,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
         num_attention_heads=12,
-        intermediate_size=1536,
+        intermediate_size=4 * hidden,
         max_position_embeddings=514,
         type_vocab_size=1,
         pad_token_id=1,
@@ -88,7 +90,7 @@ def make_xlmr_shape(folder: Path, corpus: ParallelCorpus) -> None:
     known = [
         row for lang in corpus.langs if lang[:3] in _XLMR_LANGUAGES.split() for row in corpus.rows_of(lang)
     ]
-    trainer = trainers.BpeTrainer(vocab_size=_ROWS, special_tokens=list(_SPECIALS), show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=_XLMR_ROWS, special_tokens=list(_SPECIALS), show_progress=False)
     tokenizer.train_from_iterator((corpus.texts_S[row] for row in known), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]

@@ -12,7 +12,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from benchmarks import Measurement, Way, markdown_table, measure
 from benchmarks.harness import NOT_INSTALLED, HarnessModel, has_harness
@@ -31,6 +38,24 @@ _HARNESS_BATCHES: tuple[int | str, ...] = (1, 32, "auto")
 # Coprime to the numbers of candidates and languages, so that every n-th prompt takes turns among them.
 _EVERY_ONE_SHOT, _EVERY_MANY_SHOT = 29, 37
 _MALA_ROWS = 260_164
+
+_LAYERS = 8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a Llama with eight layers."""
+
+    name: str
+    hidden: int
+    rows: int
+
+
+_SHAPES = (
+    Shape("256 wide, 32,000 rows", 256, 32_000),
+    # A token costs six times as much in the layers as in the output head, as it does in MaLA-500.
+    Shape("512 wide, 8,000 rows", 512, 8_000),
+)
 
 _HEADER = (
     "prompts",
@@ -76,9 +101,14 @@ def _kinds(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, folder: Path
         for shared, how in ((False, "each its own"), (True, "shared")):
             prompts = many_shot_prompts(task, pool, tests, count, shared=shared)
             yield Kind(f"{name}, {how}", prompts, _EVERY_MANY_SHOT)
-    make_many_rows(folder)
+    many_rows = folder / "many-rows"
+    make_many_rows(many_rows)
     # Larger batches of the harness take several GB of logits.
-    yield Kind(f"one-shot, {_MALA_ROWS:,} rows", signal, _EVERY_ONE_SHOT, folder, harness=(1,))
+    yield Kind(f"one-shot, {_MALA_ROWS:,} rows", signal, _EVERY_ONE_SHOT, many_rows, harness=(1,))
+    for shape in _SHAPES:
+        random = folder / shape.name
+        make_random(random, shape, pool)
+        yield Kind(f"one-shot, {shape.name}", signal, _EVERY_ONE_SHOT, random, harness=(1, 32))
 
 
 def make_many_rows(folder: Path) -> None:
@@ -89,6 +119,28 @@ def make_many_rows(folder: Path) -> None:
     model.resize_token_embeddings(_MALA_ROWS, mean_resizing=False)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(mini).save_pretrained(folder)
+
+
+def make_random(folder: Path, shape: Shape, pool: ParallelCorpus) -> None:
+    """A Llama of that shape, random weights, with a tokenizer trained on the pool's texts."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=shape.rows,
+        hidden_size=shape.hidden,
+        intermediate_size=8 * shape.hidden // 3,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=shape.hidden // 64,
+        max_position_embeddings=2048,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=shape.rows, special_tokens=["<s>", "<unk>"], show_progress=False)
+    tokenizer.train_from_iterator(pool.texts_S, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>", unk_token="<unk>"
+    ).save_pretrained(folder)
 
 
 def _ways(kind: Kind, label_words: Sequence[str]) -> list[Way]:

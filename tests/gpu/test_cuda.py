@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from xampler.models.build import EncoderConfig, LanguageModelConfig, load_encoder, load_language_model
+from xampler.models.engines import PackedEngine
 
 pytestmark = [
     pytest.mark.gpu,
@@ -18,7 +19,11 @@ SENTENCES = [
     "Die Ärztin verschrieb ihm ein neues Medikament.",
     "数学の問題を解く新しい方法が見つかった。",
 ]
-PROMPTS = [f"The topic of the news {text} is" for text in SENTENCES]
+SHOTS = "".join(f'The topic of the news "{text}" is sports\n' for text in SENTENCES)
+# Each by itself, behind the same demonstrations, and one whose tokens all stand in another.
+PROMPTS = [f"{shots}The topic of the news {text} is" for shots in ("", SHOTS) for text in SENTENCES] + [
+    SHOTS[:-1]
+]
 
 
 def score(device: str, dtype: str) -> np.ndarray:
@@ -34,6 +39,15 @@ def embed(device: str, dtype: str) -> np.ndarray:
 def test_scores_in_float32_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     np.testing.assert_allclose(score("cuda", "float32"), score("cpu", "float32"), atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_prompts_are_packed(dtype: str) -> None:
+    config = LanguageModelConfig.model_validate({"model": "mini", "device": "cuda", "dtype": dtype})
+    scorer = load_language_model(config)
+    scorer.score_labels(PROMPTS, LABELS)
+    assert isinstance(scorer._engine, PackedEngine)
+    assert scorer.statistics.tokens_shared > 0
 
 
 def test_scores_in_bfloat16_are_near() -> None:

@@ -37,6 +37,7 @@ def choose_engine(model: PreTrainedModel) -> Engine:
     items = _probe_items(model.config.get_text_config().vocab_size)
     expected = np.stack([_plain_log_likelihoods(model, item) for item in items])
     original = model.config._attn_implementation
+    reason = "its attention cannot be replaced"
     if _can_pack(model):
         savings = find_savings(model)
         for own in (savings, None) if savings else (None,):
@@ -44,12 +45,15 @@ def choose_engine(model: PreTrainedModel) -> Engine:
                 engine: Engine = PackedEngine(model, own)
                 if _agrees(engine, items, expected, model.dtype):
                     return engine
+                reason = "its results would depend on what else is in the batch"
+            except torch.OutOfMemoryError:
+                raise
             except (PackedAttentionError, TypeError, ValueError, IndexError, RuntimeError) as error:
-                logger.debug("%s cannot be run packed: %s", type(model).__name__, error)
+                reason = str(error)
             if own:
                 own.remove()
         model.set_attn_implementation(original)
-    logger.info("%s cannot be run packed; using padded batches, which are slower", type(model).__name__)
+    logger.info("%s: padded batches, which are slower, since %s", type(model).__name__, reason)
     engine = PaddedEngine(model, alone=_rope_type(model) in _ROPE_BY_LENGTH)
     if not _agrees(engine, items, expected, model.dtype):
         raise ModelError(

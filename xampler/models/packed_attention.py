@@ -78,8 +78,14 @@ def packed_attention(
     asked = [name for name in _UNKNOWN if others.get(name) is not None]
     if asked or attention_mask is not None:
         raise PackedAttentionError(f"{type(module).__name__} asks for {asked or 'a mask of its own'}")
-    output = value.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
     layer = getattr(module, "layer_idx", None)
+    if sliding_window is None and _has_window(module, layer):
+        raise PackedAttentionError(f"{type(module).__name__} keeps its window to its own mask")
+    output = value.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    queries_a_key = query.shape[1] // key.shape[1]
+    # Kernels of CUDA know masks or fewer keys than queries, not both: without this all scores are written out.
+    if queries_a_key > 1 and query.device.type == "cuda":
+        key, value = (states.repeat_interleave(queries_a_key, dim=1) for states in (key, value))
     for call in _plan.get().attentions(layer, query.dtype, query.device, sliding_window):
         start, stop = call.rows
         attended = scaled_dot_product_attention(
@@ -93,6 +99,15 @@ def packed_attention(
         )
         output[:, start:stop] = attended.transpose(1, 2)
     return output, None
+
+
+def _has_window(module: torch.nn.Module, layer: int | None) -> bool:
+    """Whether the layer's attention has a window by the model's config: no probe is as long as most are."""
+    config = getattr(module, "config", None)
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types and layer is not None:
+        return bool(layer_types[layer] == "sliding_attention")
+    return bool(getattr(config, "sliding_window", None))
 
 
 def _gather(states: torch.Tensor, path: tuple[Range, ...]) -> torch.Tensor:

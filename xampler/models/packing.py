@@ -121,7 +121,7 @@ class PackedBatch:
     def _calls(self, branch: Branch, masks: "Masks", window: int | None) -> Iterator[Attention]:
         """The branch's queries in blocks, the trie's nodes with the last one."""
         length = branch.own + len(branch.trie.tokens)
-        block = _BLOCKS.get(masks.device.type, branch.own)
+        block = _BLOCKS.get(masks.device.type) or max(branch.own, 1)  # none of its own: the trie alone
         first = 0
         if not branch.path and 0 < branch.own <= min(block, window or branch.own):
             yield Attention((branch.start, branch.stop), ((branch.start, branch.stop),), None)

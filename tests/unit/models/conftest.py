@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
     XGLMConfig,
 )
@@ -122,6 +123,18 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "gemma2": lambda: Gemma2Config(**_GROUPED, sliding_window=12),
     "gemma3": lambda: Gemma3TextConfig(**_GROUPED, sliding_window=12),
     "qwen2": lambda: Qwen2Config(**_SIZE, num_key_value_heads=2),
+    # A window that is longer than what engines are tried with, and that attention is not told of.
+    "qwen2_moe": lambda: Qwen2MoeConfig(
+        **_SIZE,
+        num_key_value_heads=2,
+        moe_intermediate_size=24,
+        shared_expert_intermediate_size=24,
+        num_experts=4,
+        num_experts_per_tok=2,
+        use_sliding_window=True,
+        sliding_window=40,
+        max_window_layers=2,
+    ),
     "qwen3": lambda: Qwen3Config(**_GROUPED),
     "gpt2": lambda: GPT2Config(
         vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=512, initializer_range=0.4

@@ -30,7 +30,7 @@ PROMPTS = [
     SHOT + FRAME.format("Timu ilishinda mechi"),
 ]
 PACKED = ["llama", "mistral", "gemma", "gemma3", "qwen2", "qwen3", "gpt2", "gpt_neox"]
-UNPACKED = ["gemma2", "bloom", "xglm", "dynamic_rope"]
+UNPACKED = ["gemma2", "qwen2_moe", "bloom", "xglm", "dynamic_rope"]
 ARCHITECTURES = [*PACKED, *UNPACKED]
 
 

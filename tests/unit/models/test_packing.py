@@ -111,3 +111,12 @@ def test_devices_with_causal_kernels_get_no_mask() -> None:
     [call] = batch.attentions(torch.float32, META)
     assert call.mask is None
     assert len(batch.attentions(torch.float32, CPU)) == pytest.approx(300 / 64, abs=1)
+
+
+def test_prompt_whose_tokens_all_stand_in_another_has_its_trie_alone() -> None:
+    items = [TokenizedPrompt((7,) * 30, ((5,), (5, 6))), TokenizedPrompt((7,) * 30, ((8,), (8, 9)))]
+    for device in (CPU, META):
+        [batch] = pack(items, [0, 1], 1000)
+        assert batch.branches[1].own == 0
+        last = batch.attentions(torch.float32, device)[-1]
+        assert last.rows == (batch.branches[1].stop, batch.branches[1].end)
