@@ -84,11 +84,18 @@ def embed_texts(
 ) -> "NDArray[np.float32]":
     """Vectors [texts, dimensions] in input order; the model is kept by ``model_dir``.
 
+    Texts over 256 tokens, or the fewer that model or folder allow, are cut. Lower-casing, and what the folder
+    puts after pooling (a dense layer, normalising), are kept.
+
     Args:
-        layer: 0 for the embeddings, 1 for the first layer; None for the last.
+        layer: 0 for the embeddings, 1 for the first layer; None for what the model's folder says: its learned
+            weights of all layers if it has them, else the last.
+        pooling: the mean unless you say otherwise, whatever the model's folder says. For a model that was
+            trained on its first token (LaBSE, BGE) give ``cls``;
+            ``load_encoder(EncoderConfig(model=...)).encode(texts)`` leaves the choice to the folder.
 
     Raises:
-        ModelError: the model cannot be found, reached or loaded.
+        ModelError: the model cannot be found, reached or loaded, or has no such layer.
     """
     from xampler.models.build import EncoderConfig, load_encoder
 

@@ -4,29 +4,36 @@ Importing this module costs nothing; torch and transformers are imported when a 
 """
 
 import functools
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from xampler.config import Config
 from xampler.core.text import stable_hash
 from xampler.errors import ModelError
-from xampler.models.placement import encoder_options, language_model_options, place
-from xampler.models.source import find_model, model_content, model_licence
+from xampler.models.placement import is_out_of_memory, language_model_options, loading_options, place
+from xampler.models.source import (
+    ModelRecord,
+    find_model,
+    is_recorded,
+    model_content,
+    model_licence,
+    record_model,
+)
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from xampler.models.causal_lm import CausalLanguageModel
     from xampler.models.encoder import TransformerEncoder
 
 _MINI_LANGUAGE_MODEL = "language_model"
 _MINI_ENCODER = "encoder"
-_MERGED_OF = "merged_of.txt"  # in a merged folder: hash of base, adapter and dtype
+_MERGED_FROM = "merged_from.json"  # in a merged folder: its _MergeRecord
 
 
 class LanguageModelConfig(Config):
@@ -42,8 +49,9 @@ class LanguageModelConfig(Config):
     device: str = "auto"  # a torch device; auto: cuda where there is one
     # Layers over all GPUs of a host, in place of device; as transformers names the ways.
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
-    max_tokens: int = 2048  # longest prompt, label words included; the model's positions bound it too
-    tokens_per_batch: int | None = None  # None: what suits the device
+    # Longest prompt, label words included; the model's positions bound it too.
+    max_tokens: int = Field(default=2048, ge=8)
+    tokens_per_batch: int | None = Field(default=None, ge=1)  # None: what suits the device
     label_tokens: Literal["joint", "separate"] = "joint"  # separate: the paper's, for comparison
     trust_remote_code: bool = False
 
@@ -56,6 +64,14 @@ class LanguageModelConfig(Config):
         return self
 
 
+class _MergeRecord(Config):
+    """What a folder of merged weights was made of."""
+
+    base: ModelRecord
+    adapter: ModelRecord
+    dtype: str
+
+
 LayerChoice = int | Literal["weighted"]
 
 
@@ -66,11 +82,11 @@ class EncoderConfig(Config):
     revision: str | None = None
     pooling: Literal["mean", "cls"] | None = None  # None: what the model's folder says, else mean
     layer: LayerChoice | None = None  # 0 embeddings, 1 first layer; weighted: mean of all; None: the last
-    max_tokens: int = 256  # longer texts are cut
+    max_tokens: int = Field(default=256, ge=8)  # longer texts are cut
     prefix: str = ""  # put before every text
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
-    tokens_per_batch: int | None = None
+    tokens_per_batch: int | None = Field(default=None, ge=1)
     trust_remote_code: bool = False
 
 
@@ -83,44 +99,63 @@ def scorer_id(config: LanguageModelConfig) -> str:
 def merge_adapter(config: LanguageModelConfig) -> Path:
     """Merge the adapter into its base and keep weights and tokenizer in the folder ``merged``.
 
-    Workers then load one checkpoint, memory-mapped, in place of two and a merge. Done once: a folder
-    that is of this base, adapter and dtype is left as it is.
+    Workers then load one checkpoint, memory-mapped, in place of two and a merge, and need base and adapter
+    no longer. Done once: a folder that is of this base, adapter and dtype is left as it is.
 
     Raises:
-        ModelError: ``adapter`` or ``merged`` is not given, a model cannot be had, or the folder holds
-            something else.
+        ModelError: ``adapter`` or ``merged`` is not given, a model cannot be had, the folder holds something
+            else or cannot be written.
     """
-    if config.adapter is None or config.merged is None:
+    target = _merged_folder(config)
+    if config.adapter is None or target is None:
         raise ModelError("language_model: give adapter, and merged, the folder for the merged weights")
-    target = Path(config.merged).expanduser()
     if target.exists():
         _check_merged(config, target)
         return target
 
-    from transformers import AutoTokenizer
+    from xampler.models.adapter import load_adapted
 
-    from xampler.models.adapter import load_adapted, tokenizer_folder
-
+    merge = _MergeRecord(
+        base=record_model(config.model, config.revision, _MINI_LANGUAGE_MODEL),
+        adapter=record_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL),
+        dtype=config.dtype,
+    )
     folder = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
     adapter = find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL)
     # Merged where there is most memory; how the merge is used is of no matter to it.
-    options = language_model_options(config.model_copy(update={"quantization": None, "device_map": None}))
-    with _loading(config.model):
-        tokenizer = AutoTokenizer.from_pretrained(
-            tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
-        )
+    unplaced = {"quantization": None, "device_map": None, "device": "cpu"}
+    with _loading(config):
+        tokenizer = _load_tokenizer(config, folder, adapter)
+        options = language_model_options(config.model_copy(update=unplaced))
         model = load_adapted(folder, adapter, len(tokenizer), options)
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    (partial / _MERGED_OF).write_text(_merged_of(config), encoding="utf-8")
-    partial.rename(target)
+    with _writing(target):
+        _save_merge(target, merge, model, tokenizer)
+    _check_merged(config, target)
     return target
 
 
+def _save_merge(
+    target: Path, merge: _MergeRecord, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    """All of the folder or none of it; of two merges at once, the first to end gives it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.partial-") as scratch:
+        whole = Path(scratch) / target.name  # its own folder: the temporary one is closed to other users
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
+        (whole / _MERGED_FROM).write_text(merge.model_dump_json(indent=1), encoding="utf-8")
+        try:
+            whole.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+
+
 def _contents(config: LanguageModelConfig) -> tuple[str, str]:
-    """What stands for base and adapter in ids."""
+    """What stands for base and adapter in ids; a merged folder knows it of the ones that it was made of."""
+    merge = _read_merge(config)
+    if merge is not None:
+        return merge.base.content, merge.adapter.content
     base = model_content(config.model, config.revision, _MINI_LANGUAGE_MODEL)
     if config.adapter is None:
         return base, ""
@@ -129,23 +164,45 @@ def _contents(config: LanguageModelConfig) -> tuple[str, str]:
 
 def _find_language_model(config: LanguageModelConfig) -> tuple[Path, Path | None]:
     """Folders of the weights and of an adapter that is still to be merged."""
-    if config.adapter is None:
-        return find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL), None
-    merged = Path(config.merged).expanduser() if config.merged else None
-    if merged is not None and merged.exists():
-        _check_merged(config, merged)
-        return merged, None
-    base = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
-    return base, find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL)
+    merged = _merged_folder(config)
+    if merged is None:
+        base = find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)
+        if config.adapter is None:
+            return base, None
+        return base, find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL)
+    if not merged.exists():
+        raise ModelError(
+            f"language_model.merged: no folder {merged.absolute()}; make it with `xampler model merge`, give "
+            "its absolute path, or leave merged out to merge in the memory of each worker"
+        )
+    _check_merged(config, merged)
+    return merged, None
 
 
-def _merged_of(config: LanguageModelConfig) -> str:
-    return stable_hash(*_contents(config), config.dtype)
+def _merged_folder(config: LanguageModelConfig) -> Path | None:
+    if config.adapter is None or config.merged is None:
+        return None
+    return Path(config.merged).expanduser()
+
+
+def _read_merge(config: LanguageModelConfig) -> _MergeRecord | None:
+    """The record in the folder ``merged``, if there is one and it is of this base and adapter."""
+    folder = _merged_folder(config)
+    if folder is None or config.adapter is None:
+        return None
+    try:
+        merge = _MergeRecord.model_validate_json((folder / _MERGED_FROM).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    same = is_recorded(merge.base, config.model, config.revision, _MINI_LANGUAGE_MODEL) and is_recorded(
+        merge.adapter, config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL
+    )
+    return merge if same else None
 
 
 def _check_merged(config: LanguageModelConfig, merged: Path) -> None:
-    marker = merged / _MERGED_OF
-    if not marker.is_file() or marker.read_text(encoding="utf-8") != _merged_of(config):
+    merge = _read_merge(config)
+    if merge is None or merge.dtype != config.dtype:
         raise ModelError(
             f"{merged}: not the merge of this base, adapter and dtype; remove the folder or name another "
             "under language_model.merged, then run `xampler model merge`"
@@ -176,6 +233,9 @@ def language_model_licence(config: LanguageModelConfig) -> str:
     Raises:
         ModelError: a model cannot be found or reached.
     """
+    merge = _read_merge(config)
+    if merge is not None:
+        return f"{merge.base.licence} + {merge.adapter.licence}"
     folders = [find_model(config.model, config.revision, _MINI_LANGUAGE_MODEL)]
     if config.adapter is not None:
         folders.append(find_model(config.adapter, config.adapter_revision, _MINI_LANGUAGE_MODEL))
@@ -194,25 +254,18 @@ def load_language_model(config: LanguageModelConfig) -> "CausalLanguageModel":
     """The model of ``config``, loaded once per process.
 
     Raises:
-        ModelError: the model cannot be found, reached or loaded.
+        ModelError: the model cannot be found, reached or loaded, or ``merged`` is missing or of other models.
     """
     folder, adapter = _find_language_model(config)
 
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    from xampler.models.adapter import load_adapted, tokenizer_folder
+    from xampler.models.adapter import load_adapted
     from xampler.models.causal_lm import CausalLanguageModel
 
-    if config.quantization is not None and adapter is not None:
-        raise ModelError(
-            f"language_model.quantization {config.quantization}: the adapter must be merged before its base "
-            "is quantised; run `xampler model merge` first"
-        )
-    options = language_model_options(config)
-    with _loading(config.model):
-        tokenizer = AutoTokenizer.from_pretrained(
-            tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
-        )
+    with _loading(config):
+        options = language_model_options(config)
+        tokenizer = _load_tokenizer(config, folder, adapter)
         model: PreTrainedModel = (
             load_adapted(folder, adapter, len(tokenizer), options)
             if adapter
@@ -231,20 +284,15 @@ def check_label_words(config: LanguageModelConfig, label_words: Sequence[str]) -
     """Find the language model and tokenise the label words, without loading the weights.
 
     Raises:
-        ModelError: the model cannot be found or reached.
+        ModelError: as in :func:`load_language_model`.
         LabelWordError: label words that tokenise to nothing.
     """
     folder, adapter = _find_language_model(config)
 
-    from transformers import AutoTokenizer
-
-    from xampler.models.adapter import tokenizer_folder
     from xampler.models.label_tokens import PromptTokenizer
 
-    with _loading(config.model):
-        tokenizer = AutoTokenizer.from_pretrained(
-            tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
-        )
+    with _loading(config):
+        tokenizer = _load_tokenizer(config, folder, adapter)
     PromptTokenizer(tokenizer, config.label_tokens).tokenize([("The",)], label_words)
 
 
@@ -253,7 +301,7 @@ def load_encoder(config: EncoderConfig) -> "TransformerEncoder":
     """The encoder of ``config``, loaded once per process.
 
     Raises:
-        ModelError: the model cannot be found, reached or loaded.
+        ModelError: the model cannot be found, reached or loaded, or has no such layer.
     """
     folder = find_model(config.model, config.revision, _MINI_ENCODER)
 
@@ -262,9 +310,9 @@ def load_encoder(config: EncoderConfig) -> "TransformerEncoder":
     from xampler.models.encoder import TransformerEncoder
     from xampler.models.pooling import read_sentence_layout
 
-    with _loading(config.model):
+    with _loading(config):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
-        model = AutoModel.from_pretrained(folder, **encoder_options(config))
+        model = AutoModel.from_pretrained(folder, **loading_options(config))
         return TransformerEncoder(
             place(model, config),
             tokenizer,
@@ -277,16 +325,53 @@ def load_encoder(config: EncoderConfig) -> "TransformerEncoder":
         )
 
 
+def _load_tokenizer(
+    config: LanguageModelConfig, folder: Path, adapter: Path | None
+) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    from xampler.models.adapter import tokenizer_folder
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        tokenizer_folder(folder, adapter), trust_remote_code=config.trust_remote_code
+    )
+    return tokenizer
+
+
 @contextmanager
-def _loading(model: str) -> Iterator[None]:
-    """Errors of libraries about a model's files as one sentence that names the model."""
+def _loading(config: LanguageModelConfig | EncoderConfig) -> Iterator[None]:
+    """Errors of libraries about a model's files or memory as one sentence that names the model."""
     from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            smaller = ", quantization or device_map" if isinstance(config, LanguageModelConfig) else ""
+            raise ModelError(
+                f"model {config.model!r} does not fit into memory beside what is there: {_one_line(error)} "
+                "(run fewer Spark tasks per GPU and host, one with spark.master local[1], or use dtype "
+                f"bfloat16{smaller})"
+            ) from error
         raise ModelError(
-            f"model {model!r} cannot be loaded: {reason} (expected: config, tokenizer and safetensors "
-            "weights that transformers can read)"
+            f"model {config.model!r} cannot be loaded: {_one_line(error)} (expected: config, tokenizer and "
+            "safetensors weights that transformers can read)"
         ) from error
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """A full disk, or a folder that is closed to us, as one sentence that names the folder."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{target}: the merged weights cannot be written: {_one_line(error)} (free space there, or name "
+            "another folder under language_model.merged)"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
+from xampler.errors import ModelError
 from xampler.models.build import LayerChoice
 from xampler.models.memory import TokenBudget
 from xampler.models.pooling import PoolingMode, SentenceLayout, pool
@@ -38,7 +39,17 @@ class TransformerEncoder:
         prefix: str = "",
         tokens_per_batch: int | None = None,
     ) -> None:
-        """``pooling`` and ``layer`` None: the layout's; 0: the embeddings, 1: the first layer."""
+        """``pooling`` and ``layer`` None: the layout's; 0: the embeddings, 1: the first layer.
+
+        Raises:
+            ModelError: the model has no such layer.
+        """
+        layers = int(model.config.num_hidden_layers)
+        if isinstance(layer, int) and not 0 <= layer <= layers:
+            raise ModelError(
+                f"layer {layer}: the encoder {str(model.name_or_path)!r} has {layers} layers; give 0 (its "
+                f"embeddings) to {layers} (the last), or leave it out"
+            )
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.after = layout.after.to(model.device).eval()
@@ -46,7 +57,6 @@ class TransformerEncoder:
         self.layer = layer if isinstance(layer, int) else None
         self.layer_weights = layout.layer_weights if layer is None else None
         if layer == "weighted":  # where no weights were learned, all layers weigh the same
-            layers = int(model.config.num_hidden_layers)
             equal = torch.tensor([0.0] + [1 / layers] * layers)
             self.layer_weights = equal if layout.layer_weights is None else layout.layer_weights
         self.lower_case = layout.lower_case

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from xampler.config import Config, parse_config, read_yaml
-from xampler.core.prompt import Demonstration, PromptConfig, fit_prompts
+from xampler.core.ports import ScoringStatistics
+from xampler.core.prompt import Demonstration, FittedPrompt, PromptConfig, fit_prompts
 from xampler.core.scoring import log_probs
 from xampler.core.task import Task
 from xampler.core.text import text_id
@@ -62,8 +63,10 @@ class Labelled:
 
     label: str
     probabilities: dict[str, float]  # normalised over the task's labels
-    demonstration_ids: list[str]  # the last one stood next to the query
+    demonstration_ids: list[str]  # of those shown; the last one stood next to the query
     demonstrations: list[str]  # their texts
+    demonstrations_dropped: int  # retrieved, but the prompt was too long for them
+    texts_shortened: int  # for the same reason, the query's own and its demonstrations'
 
 
 class Labeller:
@@ -73,6 +76,7 @@ class Labeller:
         self.spec = spec
         self._pool = pool
         self._index = index
+        self.statistics = ScoringStatistics()  # of the language model, in the last call of label_texts
         if scorer_id(spec.language_model) != spec.scorer_id:
             logger.warning(
                 "the language model %s is not the one that this labeller was evaluated with",
@@ -86,13 +90,15 @@ class Labeller:
             ModelError: the language model cannot be loaded.
         """
         if not texts:
+            self.statistics = ScoringStatistics()
             return []
         codes = langs or [self.spec.pool_lang] * len(texts)
         ids = [text_id(self.spec.task.name, lang, text) for lang, text in zip(codes, texts, strict=True)]
         found = self._index.search(ids, texts, self.spec.demonstrations)
         positions = [[hit.position for hit in reversed(hits)] for hits in found]
-        log_prob_PL = self._score(texts, positions)
-        return [self._describe(*row) for row in zip(log_prob_PL, positions, strict=True)]
+        fitted = self._fit(texts, positions)
+        log_prob_PL = self._score(fitted)
+        return [self._describe(*row) for row in zip(log_prob_PL, positions, fitted, strict=True)]
 
     def predict(
         self,
@@ -110,23 +116,33 @@ class Labeller:
             }
         )
 
-    def _score(self, texts: Sequence[str], positions: list[list[int]]) -> NDArray[np.float64]:
+    def _fit(self, texts: Sequence[str], positions: list[list[int]]) -> list[FittedPrompt]:
         model = load_language_model(self.spec.language_model)
-        task = self.spec.task
         shown = [[self._show(i) for i in own] for own in positions]
-        fitted = fit_prompts(task, texts, shown, model, self.spec.prompt)
-        return log_probs(model.score_pieces([prompt.pieces for prompt in fitted], task.label_words))
+        return fit_prompts(self.spec.task, texts, shown, model, self.spec.prompt)
+
+    def _score(self, fitted: Sequence[FittedPrompt]) -> NDArray[np.float64]:
+        model = load_language_model(self.spec.language_model)
+        pieces = [prompt.pieces for prompt in fitted]
+        log_likelihood_PL = model.score_pieces(pieces, self.spec.task.label_words)
+        self.statistics = model.statistics
+        return log_probs(log_likelihood_PL)
 
     def _show(self, position: int) -> Demonstration:
         return Demonstration(self._pool.texts[position], self.spec.task.words_of(self._pool.labels[position]))
 
-    def _describe(self, log_prob_L: NDArray[np.float64], shown: list[int]) -> Labelled:
+    def _describe(
+        self, log_prob_L: NDArray[np.float64], retrieved: list[int], prompt: FittedPrompt
+    ) -> Labelled:
         labels = self.spec.task.labels
+        shown = retrieved[prompt.demonstrations_dropped :]
         return Labelled(
             label=labels[int(log_prob_L.argmax())],
             probabilities=dict(zip(labels, np.exp(log_prob_L).tolist(), strict=True)),
             demonstration_ids=[self._pool.ids[i] for i in shown],
             demonstrations=[self._pool.texts[i] for i in shown],
+            demonstrations_dropped=prompt.demonstrations_dropped,
+            texts_shortened=prompt.texts_shortened,
         )
 
 

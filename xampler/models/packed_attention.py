@@ -83,7 +83,7 @@ def packed_attention(
         raise PackedAttentionError(f"{type(module).__name__} keeps its window to its own mask")
     output = value.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
     queries_a_key = query.shape[1] // key.shape[1]
-    # Kernels of CUDA know masks or fewer keys than queries, not both: without this all scores are written out.
+    # CUDA kernels know masks or fewer keys than queries, not both: else all scores would be written out.
     if queries_a_key > 1 and query.device.type == "cuda":
         key, value = (states.repeat_interleave(queries_a_key, dim=1) for states in (key, value))
     for call in _plan.get().attentions(layer, query.dtype, query.device, sliding_window):

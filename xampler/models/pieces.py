@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
 
-_KEPT = 65_536  # pieces, at most
+_KEPT = 65_536  # pieces, and borders, at most
 
 
 class PieceTokenizer:
@@ -28,6 +28,7 @@ class PieceTokenizer:
         """Tokens of each prompt, those of the whole text."""
         if len(self.known) > _KEPT:
             self.known.clear()
+        if len(self.borders) > _KEPT:  # one per query, if the template begins with its text
             self.borders.clear()
         parted = [len(pieces) > 1 and all(map(self._parts, pairwise(pieces))) for pieces in prompts]
         split = [pieces for pieces, parts in zip(prompts, parted, strict=True) if parts]

@@ -1,5 +1,6 @@
 """Where a model's weights lie and in which form: device, several GPUs, type, quantisation."""
 
+import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +12,40 @@ if TYPE_CHECKING:
     from xampler.models.build import EncoderConfig, LanguageModelConfig
 
 
-def encoder_options(config: "EncoderConfig") -> dict[str, Any]:
-    """For ``from_pretrained``."""
-    return _options(config)
+_NO_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory", re.IGNORECASE)
 
 
-def language_model_options(config: "LanguageModelConfig") -> dict[str, Any]:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of host or GPU ended; torch has a class of its own for some of its allocators only."""
+    import torch
+
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or bool(_NO_MEMORY.search(str(error)))
+
+
+def loading_options(config: "LanguageModelConfig | EncoderConfig") -> dict[str, Any]:
     """For ``from_pretrained``.
 
     Raises:
-        ModelError: quantisation without a CUDA device or without bitsandbytes.
+        ModelError: torch has no such device here.
     """
-    options = _options(config)
+    import torch
+
+    _check_device(config.device)
+    return {
+        "dtype": getattr(torch, config.dtype),
+        "use_safetensors": True,
+        "trust_remote_code": config.trust_remote_code,
+        "local_files_only": True,
+    }
+
+
+def language_model_options(config: "LanguageModelConfig") -> dict[str, Any]:
+    """:func:`loading_options`, quantisation and distribution over GPUs.
+
+    Raises:
+        ModelError: as there; quantisation without a CUDA device or without bitsandbytes.
+    """
+    options = loading_options(config)
     if config.quantization is not None:
         options["quantization_config"] = _quantization(config)
         # Quantised weights cannot be moved later on.
@@ -50,15 +73,23 @@ def place(model: "PreTrainedModel", config: "LanguageModelConfig | EncoderConfig
     return model
 
 
-def _options(config: "LanguageModelConfig | EncoderConfig") -> dict[str, Any]:
+def _check_device(device: str) -> None:
+    """Before the weights are read: a wrong name would show only when they are moved."""
+    if device == "auto":
+        return
     import torch
 
-    return {
-        "dtype": getattr(torch, config.dtype),
-        "use_safetensors": True,
-        "trust_remote_code": config.trust_remote_code,
-        "local_files_only": True,
-    }
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:  # each kind of device has its own
+        if is_out_of_memory(error):
+            raise
+        gpus = torch.cuda.device_count()
+        expected = f"cuda, or cuda:0 to cuda:{gpus - 1}" if gpus else "no cuda: torch finds no GPU here"
+        raise ModelError(
+            f"device {device!r} cannot be used: {' '.join(str(error).split())[:200]} (expected: auto, cpu, "
+            f"{expected})"
+        ) from error
 
 
 def _device(device: str) -> str:

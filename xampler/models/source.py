@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from xampler.config import Config
 from xampler.core.text import stable_hash
 from xampler.errors import ModelError
 
@@ -20,6 +21,18 @@ _OTHER_FORMATS = ("original/*", "onnx/*", "openvino/*", "*.onnx")
 _HUB_TIMEOUT_S = 5
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
+FileStats = tuple[tuple[str, int, int], ...]  # path in its folder, bytes, time of change in ns
+
+
+class ModelRecord(Config):
+    """What a model was when another was made of it: enough to know it again without reading its weights."""
+
+    model: str
+    revision: str | None
+    content: str  # what stands for it in ids
+    files: FileStats | None  # of a folder; None: from the hub
+    licence: str
+
 
 def find_model(model: str, revision: str | None, mini: str) -> Path:
     """The folder of a model; ``mini`` names the one that ships in its role. Hub models are downloaded.
@@ -27,13 +40,10 @@ def find_model(model: str, revision: str | None, mini: str) -> Path:
     Raises:
         ModelError: there is no such model, or it cannot be reached.
     """
-    shipped = _shipped(model, mini)
-    if shipped is not None:
-        return shipped
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = _local_folder(model, mini)
+    if folder is not None:
         return folder
-    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+    if Path(model).expanduser().is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         raise ModelError(
             f"model {model!r}: no such folder, and no hub id either; give a folder, an id like owner/name, "
             "or a model that ships with the package ('mini')"
@@ -49,13 +59,46 @@ def model_content(model: str, revision: str | None, mini: str) -> str:
     Raises:
         ModelError: the commit of a branch cannot be found out.
     """
-    folder = _shipped(model, mini) or Path(model).expanduser()
-    if folder.is_dir():
-        files = sorted(path for pattern in _WEIGHTS_AND_CONFIGS for path in folder.rglob(pattern))
-        return stable_hash(
-            *(part for path in files for part in (str(path.relative_to(folder)), _file_hash(path)))
-        )
-    return f"{model}@{revision if revision and _COMMIT.fullmatch(revision) else _commit_of(model, revision)}"
+    folder = _local_folder(model, mini)
+    if folder is None:
+        return f"{model}@{revision if _is_commit(revision) else _commit_of(model, revision)}"
+    files = _content_files(folder)
+    return stable_hash(
+        *(part for path in files for part in (str(path.relative_to(folder)), _file_hash(path)))
+    )
+
+
+def record_model(model: str, revision: str | None, mini: str) -> ModelRecord:
+    """The record of a model as it is now; the files of a folder are read whole, once.
+
+    Raises:
+        ModelError: the model cannot be found or reached.
+    """
+    folder = _local_folder(model, mini)
+    return ModelRecord(
+        model=model,
+        revision=revision,
+        content=model_content(model, revision, mini),
+        files=None if folder is None else _file_stats(folder),
+        licence=model_licence(find_model(model, revision, mini)),
+    )
+
+
+def is_recorded(record: ModelRecord, model: str, revision: str | None, mini: str) -> bool:
+    """Whether a model is the recorded one, told without the hub and, as a rule, without reading files.
+
+    Only a folder whose files have other sizes or times is read. A folder that is gone, and a branch of the
+    hub, count as what they were when they were recorded.
+
+    Raises:
+        ModelError: a model that ships with a package is missing.
+    """
+    folder = _local_folder(model, mini)
+    if folder is not None:
+        return record.files == _file_stats(folder) or record.content == model_content(model, revision, mini)
+    if (model, revision) == (record.model, record.revision):
+        return True
+    return _is_commit(revision) and record.content == f"{model}@{revision}"
 
 
 def model_licence(folder: Path) -> str:
@@ -70,6 +113,25 @@ def model_licence(folder: Path) -> str:
     if stated is None and config.is_file():
         stated = json.loads(config.read_text(encoding="utf-8")).get("license")
     return str(stated or "unknown")
+
+
+def _local_folder(model: str, mini: str) -> Path | None:
+    """The folder of a model that needs no hub."""
+    folder = _shipped(model, mini) or Path(model).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def _content_files(folder: Path) -> list[Path]:
+    return sorted(path for pattern in _WEIGHTS_AND_CONFIGS for path in folder.rglob(pattern))
+
+
+def _file_stats(folder: Path) -> FileStats:
+    stats = ((path.relative_to(folder), path.stat()) for path in _content_files(folder))
+    return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 def _shipped(model: str, mini: str) -> Path | None:

@@ -1,6 +1,10 @@
 """MaLA-500's structure: LoRA, more rows than the base has, both embeddings saved, a tokenizer."""
 
+import os
+import shutil
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -9,8 +13,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from xampler.errors import ModelError
+from xampler.models import source
 from xampler.models.build import (
     LanguageModelConfig,
+    check_label_words,
+    language_model_licence,
     load_language_model,
     merge_adapter,
     scorer_id,
@@ -105,7 +112,7 @@ def test_adapter_without_safetensors(folders: tuple[Path, Path, PeftModel]) -> N
         load_language_model(LanguageModelConfig(model=str(base), adapter=str(adapter)))
 
 
-def _merging(folders: tuple[Path, Path, PeftModel], **changes: str) -> LanguageModelConfig:
+def _merging(folders: tuple[Path, Path, PeftModel], **changes: str | None) -> LanguageModelConfig:
     base, adapter, _ = folders
     values = {"model": str(base), "adapter": str(adapter), "merged": str(base.with_name("merged"))}
     return LanguageModelConfig.model_validate(values | changes)
@@ -114,20 +121,82 @@ def _merging(folders: tuple[Path, Path, PeftModel], **changes: str) -> LanguageM
 def test_weights_merged_once_score_the_same_without_base_and_adapter(
     folders: tuple[Path, Path, PeftModel],
 ) -> None:
+    base, adapter, _ = folders
+    (base / "README.md").write_text("---\nlicense: mit\n---\n")
     config = _merging(folders)
-    before = load_language_model.__wrapped__(config).score_labels(PROMPTS, LABELS)
+    unmerged = config.model_copy(update={"merged": None})
+    before = load_language_model.__wrapped__(unmerged).score_labels(PROMPTS, LABELS)
     identity = scorer_id(config)
+    assert identity == scorer_id(unmerged) == scorer_id(_merging(folders, merged="elsewhere"))
     merged = merge_adapter(config)
     assert {path.suffix for path in merged.iterdir()} >= {".safetensors", ".json"}
     written = (merged / "model.safetensors").stat().st_mtime_ns
     assert merge_adapter(config) == merged
     assert (merged / "model.safetensors").stat().st_mtime_ns == written
     # Only the folder is read now; what scores are kept under does not change.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xampler.models.adapter.load_adapted", None)
-        after = load_language_model.__wrapped__(config).score_labels(PROMPTS, LABELS)
+    shutil.rmtree(base)
+    shutil.rmtree(adapter)
+    check_label_words(config, LABELS)
+    after = load_language_model.__wrapped__(config).score_labels(PROMPTS, LABELS)
     np.testing.assert_allclose(after, before, atol=1e-5)
-    assert scorer_id(config) == identity == scorer_id(_merging(folders, merged="elsewhere"))
+    assert scorer_id(config) == identity
+    assert language_model_licence(config) == "mit + unknown"
+    with pytest.raises(ModelError, match="not the merge of this base"):
+        load_language_model.__wrapped__(_merging(folders, adapter=str(adapter.with_name("another"))))
+
+
+def test_merge_of_local_folders_is_known_without_hashing_them(
+    folders: tuple[Path, Path, PeftModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, _, _ = folders
+    config = _merging(folders)
+    merge_adapter(config)
+    identity = scorer_id(config)
+    weights = base / "model.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "_file_hash", None)
+        load_language_model.__wrapped__(config)
+        assert scorer_id(config) == identity
+    os.utime(weights, ns=(1, 1))  # other times alone do not make it another model
+    load_language_model.__wrapped__(config)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(ModelError, match="not the merge of this base"):
+        load_language_model.__wrapped__(config)
+    assert scorer_id(config) == scorer_id(config.model_copy(update={"merged": None})) != identity
+
+
+def test_merge_of_hub_models_needs_no_hub(
+    folders: tuple[Path, Path, PeftModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = {"owner/base": "a" * 40, "owner/adapter": "b" * 40}
+    snapshots = {
+        model: folder.rename(folder.with_name(commit))  # the hub's cache names a folder by its commit
+        for (model, commit), folder in zip(commits.items(), folders[:2], strict=True)
+    }
+    config = _merging(folders, model="owner/base", adapter="owner/adapter")
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "_download", lambda model, *_: snapshots[model])
+        source._commit_of.cache_clear()
+        merge_adapter(config)
+    source._commit_of.cache_clear()
+    monkeypatch.setattr(source, "_download", None)
+    load_language_model.__wrapped__(config)
+    pinned = config.model_copy(update={"revision": "a" * 40, "adapter_revision": "b" * 40})
+    load_language_model.__wrapped__(pinned)
+    assert scorer_id(config) == scorer_id(pinned) == scorer_id(pinned.model_copy(update={"merged": None}))
+    with pytest.raises(ModelError, match="not the merge of this base"):
+        load_language_model.__wrapped__(config.model_copy(update={"revision": "c" * 40}))
+
+
+@pytest.mark.parametrize("quantization", [None, "4bit"])
+def test_missing_merge_is_no_silent_merge_in_every_worker(
+    folders: tuple[Path, Path, PeftModel], quantization: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _merging(folders, merged="nowhere", quantization=quantization)
+    monkeypatch.chdir(folders[0])
+    for use in (load_language_model, lambda missing: check_label_words(missing, LABELS)):
+        with pytest.raises(ModelError, match=rf"no folder {folders[0]}/nowhere.*xampler model merge"):
+            use(config)
 
 
 def test_folder_of_another_merge_is_refused(folders: tuple[Path, Path, PeftModel]) -> None:
@@ -149,22 +218,48 @@ def test_merge_without_adapter_or_folder_is_refused(folders: tuple[Path, Path, P
             merge_adapter(config)
 
 
-def test_killed_merge_leaves_no_folder(
-    folders: tuple[Path, Path, PeftModel], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "raised", "message"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+        (OSError(28, "No space left on device"), ModelError, "merged: .* cannot be written: .*No space left"),
+    ],
+    ids=["killed", "disk full"],
+)
+def test_merge_that_ends_early_leaves_nothing(
+    folders: tuple[Path, Path, PeftModel],
+    fault: BaseException,
+    raised: type[BaseException],
+    message: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = _merging(folders)
-
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", die)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", MagicMock(side_effect=fault))
+        with pytest.raises(raised, match=message):
             merge_adapter(config)
-    assert not Path(str(config.merged)).exists()
+    assert sorted(path.name for path in folders[0].parent.iterdir()) == ["adapter", "base"]
     assert merge_adapter(config).is_dir()
 
 
-def test_unmerged_adapter_is_not_quantised(folders: tuple[Path, Path, PeftModel]) -> None:
-    with pytest.raises(ModelError, match="run `xampler model merge` first"):
-        load_language_model(_merging(folders, quantization="4bit"))
+def test_two_merges_at_once_do_not_disturb_each_other(
+    folders: tuple[Path, Path, PeftModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _merging(folders)
+    save = PreTrainedTokenizerBase.save_pretrained
+    second: list[Path] = []
+
+    def save_during_another_merge(
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        **options: Any,  # noqa: ANN401 - what transformers passes on
+    ) -> object:
+        if not second:
+            second.append(folder)
+            assert merge_adapter(config).is_dir()
+        return save(tokenizer, folder, **options)
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "save_pretrained", save_during_another_merge)
+    merged = merge_adapter(config)
+    assert sorted(path.name for path in merged.parent.iterdir()) == ["adapter", "base", "merged"]
+    load_language_model.__wrapped__(config)

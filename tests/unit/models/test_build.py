@@ -6,6 +6,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -132,6 +133,48 @@ def test_folder_without_safetensors(language_model_folder: Path, tmp_path: Path)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_language_model(LanguageModelConfig(model=str(copy)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 17.00 GiB."),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        RuntimeError("unable to mmap 9 bytes from file <x>: Cannot allocate memory (12)"),
+        MemoryError(),
+    ],
+)
+def test_end_of_memory_is_no_fault_of_the_files(
+    error: Exception, language_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for auto_class in ("AutoModel", "AutoModelForCausalLM"):
+        monkeypatch.setattr(f"transformers.{auto_class}.from_pretrained", MagicMock(side_effect=error))
+    folder = str(language_model_folder)
+    with pytest.raises(ModelError, match=r"does not fit into memory.*fewer Spark tasks.*or device_map\)"):
+        load_language_model.__wrapped__(LanguageModelConfig(model=folder))
+    with pytest.raises(ModelError, match=r"does not fit into memory.*fewer Spark tasks.*bfloat16\)"):
+        load_encoder.__wrapped__(EncoderConfig(model=folder))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "xla", "hpu"])
+def test_device_that_is_not_there(device: str, language_model_folder: Path) -> None:
+    """Told before the weights are read."""
+    folder = str(language_model_folder)
+    with pytest.raises(ModelError, match=f"device '{device}' cannot be used.*expected: auto, cpu"):
+        language_model_options(LanguageModelConfig(model=folder, device=device))
+    with pytest.raises(ModelError, match=f"device '{device}' cannot be used"):
+        load_encoder(EncoderConfig(model=folder, device=device))
+
+
+@pytest.mark.parametrize("config", [LanguageModelConfig, EncoderConfig])
+def test_lengths_and_budgets_have_lower_bounds(
+    config: type[LanguageModelConfig | EncoderConfig],
+) -> None:
+    for values in ({"max_tokens": 0}, {"tokens_per_batch": 0}):
+        with pytest.raises(ValueError, match="greater than or equal"):
+            config.model_validate({"model": "mini"} | values)
 
 
 def test_device_map_gives_the_same_scores(language_model_folder: Path) -> None:

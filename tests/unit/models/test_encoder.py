@@ -120,6 +120,31 @@ def test_layer_of_a_model_that_is_not_cut(
     np.testing.assert_allclose(whole.encode(TEXTS), cut, atol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [-1, 4])
+def test_layer_that_the_model_lacks(
+    layer: int, encoder_folder: Path, word_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with pytest.raises(ModelError, match=f"layer {layer}: the encoder '{encoder_folder}' has 3 layers"):
+        embed_texts(str(encoder_folder), TEXTS, layer=layer)
+    model = AutoModel.from_pretrained(encoder_folder)
+    model.config.model_type = "another"  # so that no layers are cut off
+    with pytest.raises(ModelError, match="has 3 layers"):
+        TransformerEncoder(model, word_tokenizer, SentenceLayout(), layer=layer)
+
+
+def test_first_and_last_layer(encoder_folder: Path) -> None:
+    folder = str(encoder_folder)
+    np.testing.assert_allclose(embed_texts(folder, TEXTS, layer=3), embed_texts(folder, TEXTS), atol=1e-5)
+    assert embed_texts(folder, TEXTS, layer=0).shape == (7, 16)
+
+
+def test_embed_texts_takes_the_mean_whatever_the_folder_says(sentence_folder: Path) -> None:
+    folder = str(sentence_folder)
+    own = load_encoder(EncoderConfig(model=folder)).encode(TEXTS)
+    np.testing.assert_allclose(embed_texts(folder, TEXTS, pooling="cls"), own, atol=1e-6)
+    assert not np.allclose(embed_texts(folder, TEXTS), own, atol=1e-2)
+
+
 def test_prefix_and_no_texts(encoder_folder: Path) -> None:
     plain = load_encoder(EncoderConfig(model=str(encoder_folder)))
     prefixed = load_encoder(EncoderConfig(model=str(encoder_folder), prefix="query: "))

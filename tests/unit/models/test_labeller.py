@@ -9,8 +9,16 @@ from xampler.core.prompt import PromptConfig
 from xampler.core.task import Task
 from xampler.errors import ModelError
 from xampler.models.build import EncoderConfig, LanguageModelConfig, scorer_id
-from xampler.models.index import CandidatePool
-from xampler.models.labeller import RETRIEVER, SPEC_FILE, LabellerSpec, load_labeller, save_labeller
+from xampler.models.fake import FakeEncoder
+from xampler.models.index import CandidatePool, EncoderIndex
+from xampler.models.labeller import (
+    RETRIEVER,
+    SPEC_FILE,
+    Labeller,
+    LabellerSpec,
+    load_labeller,
+    save_labeller,
+)
 from xampler.models.source import MINI_MODELS, model_licence
 
 POOL = CandidatePool(("a", "b"), ("The team won.", "The law passed."), ("sports", "politics"))
@@ -56,6 +64,25 @@ def test_code_put_into_a_labeller_is_not_run(tmp_path: Path, spec: LabellerSpec,
     [labelled] = load_labeller(folder).label_texts(["The team lost."])
     assert labelled.demonstrations == ["The team won."]
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_prompt_lost_is_told(spec: LabellerSpec) -> None:
+    model = spec.language_model.model_copy(update={"max_tokens": 80})
+    long = CandidatePool(POOL.ids, tuple(f"{text} " * 8 for text in POOL.texts), POOL.labels)
+    encoder = FakeEncoder()
+    labeller = Labeller(
+        spec.model_copy(update={"language_model": model, "demonstrations": 2}),
+        long,
+        EncoderIndex(long, encoder.encode(long.texts), encoder),
+    )
+    [short, shortened] = labeller.label_texts(["The team lost.", "The team lost. " * 40])
+    assert (short.demonstrations_dropped, short.texts_shortened) == (1, 0)
+    assert (shortened.demonstrations_dropped, shortened.texts_shortened) == (1, 1)
+    assert short.demonstration_ids == shortened.demonstration_ids == ["a"], "only what was shown"
+    assert labeller.statistics.prompts == 2
+    assert labeller.statistics.tokens > 0
+    assert labeller.label_texts([]) == []
+    assert labeller.statistics.tokens == 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xampler.core.prompt import Demonstration, build_prompt, prompt_pieces
 from xampler.core.task import Task
+from xampler.models import pieces as pieces_module
 from xampler.models import score_demonstrations, score_labels
 from xampler.models.build import LanguageModelConfig, load_language_model
 from xampler.models.label_tokens import PromptTokenizer
@@ -65,6 +66,21 @@ def test_words_that_are_not_parted_are_tokenised_as_a_whole(
     prompts, seen = encoded
     prompts.pieces.tokens([("wat", "er is")])
     assert seen == ["wat", "er is", "water is"]
+
+
+def test_borders_are_bounded_and_demonstrations_kept(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With this template every query makes a border of its own."""
+    monkeypatch.setattr(pieces_module, "_KEPT", 8)
+    pieces = PromptTokenizer(tokenizer, "joint").pieces
+    shown = [Demonstration("text", "sports")]
+    pieces.tokens([prompt_pieces(TASKS[3], "first", shown)])
+    first = dict(pieces.known)
+    for query in range(50):
+        pieces.tokens([prompt_pieces(TASKS[3], f"query{query} here", shown)])
+        assert len(pieces.borders) <= 9
+    assert all(pieces.known[piece] is tokens for piece, tokens in first.items())
 
 
 def test_equals_scores_of_finished_prompts(language_model_folder: str) -> None:
