@@ -17,13 +17,22 @@ from pyspark.sql import functions as F
 
 from xampler.config import Config
 from xampler.core.task import Task
-from xampler.models.labeller import load_labeller, read_spec
+from xampler.models.labeller import Labeller, load_labeller, read_spec
 from xampler.pipeline.context import Engines
 from xampler.pipeline.ingest import id_column
-from xampler.pipeline.prompts import ROWS_PER_CALL, TASKS_PER_WORKER, regroup
+from xampler.pipeline.prompts import (
+    ROWS_PER_CALL,
+    TRUNCATIONS,
+    Counts,
+    add_counts,
+    commit_chunks,
+    regroup,
+    start_counts,
+    task_count,
+)
 from xampler.pipeline.sources import Selection, TableSource, load_languages, read_texts
-from xampler.pipeline.task_gpu import take_task_gpu
-from xampler.tables.schema import LABELS, LABELS_REJECTED
+from xampler.pipeline.task_gpu import take_task_gpu, tasks_at_once
+from xampler.tables.schema import INT, LABELS, LABELS_REJECTED
 from xampler.tracking.registry import CHAMPION, FINGERPRINT_TAG, Version, download_labeller
 
 logger = logging.getLogger(__name__)
@@ -78,9 +87,8 @@ def label_corpus(engines: Engines, config: LabelConfig) -> LabelOutcome:
         stored = engines.store.read(LABELS, **key).select("row_id")
         missing = texts.join(stored, on="row_id", how="left_anti").persist(StorageLevel.MEMORY_AND_DISK)
         count = missing.count()
-        if count:
-            work = _Work(config.corpus, folder, version, run.run_id)
-            _label_chunks(engines, missing, count, config.rows_per_commit, work)
+        work = _Work(config.corpus, folder, version, run.run_id)
+        figures = _label_chunks(engines, missing, count, config.rows_per_commit, work) if count else {}
         missing.unpersist()
         seconds = time.monotonic() - started
         run.log_params(
@@ -89,7 +97,8 @@ def label_corpus(engines: Engines, config: LabelConfig) -> LabelOutcome:
                 "version_out.labels": engines.store.version(LABELS),
             }
         )
-        run.log_metrics({"label/rows": count, "label/seconds": seconds, "label/rows_per_s": count / seconds})
+        figures |= {"rows": count, "seconds": seconds, "rows_per_s": count / seconds}
+        run.log_metrics({f"label/{name}": value for name, value in figures.items()})
     logger.info("label: %d rows of %s in %.1f s", count, config.corpus, seconds)
     return LabelOutcome(count, engines.store.read(LABELS, **key).count(), rejects, version, seconds)
 
@@ -128,40 +137,45 @@ def _read_corpus(engines: Engines, config: LabelConfig, task: Task) -> tuple[Dat
 
 def _label_chunks(
     engines: Engines, missing: DataFrame, total: int, rows_per_commit: int, work: _Work
-) -> None:
+) -> dict[str, float]:
     chunks = math.ceil(total / rows_per_commit)
     chunk = F.pmod(F.xxhash64("row_id"), F.lit(chunks))
-    tasks = TASKS_PER_WORKER * engines.spark.sparkContext.defaultParallelism
-    with engines.progress.track("label", total) as advance:
-        for number in range(chunks):
-            rows = missing.where(chunk == number).repartition(tasks, "row_id")
-            labelled = rows.mapInPandas(_label_task(work), LABELS.spark_schema()).persist()
-            count = labelled.count()
-            if count:
-                engines.store.insert_missing(LABELS, labelled)
-            labelled.unpersist()
-            advance(count)
+    spark = engines.spark.sparkContext
+    schema = LABELS.spark_schema()
+    for name in TRUNCATIONS:
+        schema.add(name, INT)
+    counts = start_counts(spark)
+    label_task = _label_task(work, schema.names, counts)
+
+    def label(number: int) -> DataFrame:
+        tasks = task_count(math.ceil(total / chunks), tasks_at_once(spark))
+        rows = missing.where(chunk == number).repartition(tasks, "row_id")
+        return rows.mapInPandas(label_task, schema)
+
+    return commit_chunks(engines, LABELS, map(label, range(chunks)), total, counts)
 
 
-def _label_task(work: _Work) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
+def _label_task(
+    work: _Work, names: list[str], counts: Counts
+) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
     def label_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         take_task_gpu()
         labeller = load_labeller(work.folder)  # cached: once per worker process
         for rows in regroup(batches, ROWS_PER_CALL):
-            labelled = labeller.label_texts(rows["text"].tolist(), rows["lang"].tolist())
-            columns = {
-                "corpus": [work.corpus] * len(rows),
-                "row_id": rows["row_id"].tolist(),
-                "lang": rows["lang"].tolist(),
-                "source_lang": rows["source_lang"].tolist(),
-                "text": rows["text"].tolist(),
-                "label": [item.label for item in labelled],
-                "probabilities": [item.probabilities for item in labelled],
-                "demonstration_ids": [item.demonstration_ids for item in labelled],
-                "model_name": [work.version.name] * len(rows),
-                "model_version": [work.version.version] * len(rows),
-                "run_id": [work.run_id] * len(rows),
-            }
-            yield pd.DataFrame(columns)[LABELS.column_names]
+            labelled = label_rows(rows, labeller).assign(
+                corpus=work.corpus,
+                model_name=work.version.name,
+                model_version=work.version.version,
+                run_id=work.run_id,
+            )
+            add_counts(counts, labeller.statistics)
+            yield labelled[names]
 
     return label_task
+
+
+def label_rows(rows: pd.DataFrame, labeller: Labeller) -> pd.DataFrame:
+    """The rows (``text``, ``lang``) with their labels, and what their prompts lost, as columns."""
+    labelled = labeller.label_texts(rows["text"].tolist(), rows["lang"].tolist())
+    given = ("label", "probabilities", "demonstration_ids", *TRUNCATIONS)
+    return rows.assign(**{name: [getattr(item, name) for item in labelled] for name in given})

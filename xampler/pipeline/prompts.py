@@ -11,26 +11,27 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
-from pyspark import Accumulator, AccumulatorParam, StorageLevel
+from pyspark import Accumulator, AccumulatorParam, SparkContext, StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from xampler.core.ports import LanguageModel
+from xampler.core.ports import LanguageModel, ScoringStatistics
 from xampler.core.prompt import Demonstration, PromptConfig, fit_prompts, prompt_id
 from xampler.core.task import Task
 from xampler.models.build import LanguageModelConfig, load_language_model, scorer_id
-from xampler.pipeline.context import Context
+from xampler.pipeline.context import Context, Engines
 from xampler.pipeline.pool import demonstrations_by_id, read_pool
-from xampler.pipeline.task_gpu import take_task_gpu
+from xampler.pipeline.task_gpu import take_task_gpu, tasks_at_once
 from xampler.tables.schema import Table
 
 logger = logging.getLogger(__name__)
 
 # Rows handed to the model at once: enough to sort by length and share prefixes in, small for memory.
 ROWS_PER_CALL = 2048
-TASKS_PER_WORKER = 2
 COUNTS = ("tokens", "tokens_computed", "tokens_shared", "tokens_padding")  # of ScoringStatistics
+TRUNCATIONS = ("demonstrations_dropped", "texts_shortened")  # of FittedPrompt
+Counts = Accumulator[dict[str, int]]  # COUNTS, by name
 
 
 @dataclass(frozen=True)
@@ -107,48 +108,68 @@ def prompt_plan(context: Context) -> PromptPlan:
     )
 
 
+def task_count(rows: int, slots: int) -> int:
+    """Into how many tasks to part a chunk of about ``rows`` rows where ``slots`` tasks run at once.
+
+    As many as keep all slots at work, and a multiple of that as long as a task gets ROWS_PER_CALL rows:
+    fewer fill no batch and begin alike less often. At least 1, and no more than rows.
+    """
+    rounds = max(1, rows // (slots * ROWS_PER_CALL))
+    return max(1, min(rows, rounds * slots))
+
+
 def _score_chunks(
     context: Context, table: Table, missing: DataFrame, total: int, run_id: str
 ) -> dict[str, float]:
-    plan = prompt_plan(context)
     chunks = math.ceil(total / context.experiment.rows_per_commit)
     chunk, together = chunk_of(chunks)
-    tasks = TASKS_PER_WORKER * context.spark.sparkContext.defaultParallelism
+    spark = context.spark.sparkContext
     schema = table.spark_schema()
-    dropped = shortened = tokens = 0
+    counts = start_counts(spark)
+    score_task = _score_task(prompt_plan(context), run_id, schema, counts)
+
+    def score(number: int) -> DataFrame:
+        tasks = task_count(math.ceil(total / chunks), tasks_at_once(spark))
+        rows = missing.where(chunk == number).repartition(tasks, together)
+        return rows.sortWithinPartitions("demonstration_ids").mapInPandas(score_task, schema)
+
+    return commit_chunks(context.engines, table, map(score, range(chunks)), total, counts)
+
+
+def commit_chunks(
+    engines: Engines, table: Table, chunks: Iterable[DataFrame], total: int, counts: Counts
+) -> dict[str, float]:
+    """Compute each chunk once and insert what ``table`` lacks of it; warn of what prompts lost.
+
+    Args:
+        chunks: the columns of ``table`` and TRUNCATIONS.
+        total: rows of all chunks.
+        counts: what computing them adds to.
+
+    Returns:
+        The model's work: tokens, tokens per second, shares in [0, 1], truncations.
+    """
+    lost = dict.fromkeys(TRUNCATIONS, 0)
+    tokens = 0
     started = time.monotonic()
-    counts = context.spark.sparkContext.accumulator(dict.fromkeys(COUNTS, 0), _AddUp())
-    with context.engines.progress.track(table.name, total) as advance:
-        for number in range(chunks):
-            rows = (
-                missing.where(chunk == number)
-                .repartition(tasks, together)
-                .sortWithinPartitions("demonstration_ids")
-            )
-            scored = rows.mapInPandas(_score_task(plan, run_id, schema, counts), schema).persist()
-            [sums] = scored.agg(
-                F.count("*").alias("rows"),
-                F.sum("demonstrations_dropped").alias("dropped"),
-                F.sum("texts_shortened").alias("shortened"),
-            ).collect()
-            if sums["rows"]:
-                context.store.insert_missing(table, scored)
-                dropped, shortened = dropped + sums["dropped"], shortened + sums["shortened"]
-            scored.unpersist()
-            advance(sums["rows"], counts.value["tokens"] - tokens)
+    with engines.progress.track(table.name, total) as advance:
+        for chunk in chunks:
+            computed = chunk.persist()
+            sums = [F.sum(name).alias(name) for name in TRUNCATIONS]
+            [found] = computed.agg(F.count("*").alias("rows"), *sums).collect()
+            if found["rows"]:
+                engines.store.insert_missing(table, computed.select(*table.column_names))
+                lost = {name: lost[name] + found[name] for name in TRUNCATIONS}
+            computed.unpersist()
+            advance(found["rows"], counts.value["tokens"] - tokens)
             tokens = counts.value["tokens"]
-    if dropped or shortened:
+    if any(lost.values()):
         logger.warning(
             "%s: prompts too long: %d demonstrations dropped, %d texts shortened",
             table.name,
-            dropped,
-            shortened,
+            *lost.values(),
         )
-    return {
-        **_shares(counts.value, time.monotonic() - started),
-        "demonstrations_dropped": dropped,
-        "texts_shortened": shortened,
-    }
+    return {**_shares(counts.value, time.monotonic() - started), **lost}
 
 
 def _shares(counts: dict[str, int], seconds: float) -> dict[str, float]:
@@ -172,8 +193,18 @@ class _AddUp(AccumulatorParam[dict[str, int]]):
         return {name: value1[name] + value2[name] for name in value1}
 
 
+def start_counts(spark: SparkContext) -> Counts:
+    """COUNTS of all tasks together, each 0 so far."""
+    return spark.accumulator(dict.fromkeys(COUNTS, 0), _AddUp())
+
+
+def add_counts(counts: Counts, statistics: ScoringStatistics) -> None:
+    """Call it in a task, after each call of the model."""
+    counts.add({name: getattr(statistics, name) for name in COUNTS})
+
+
 def _score_task(
-    plan: PromptPlan, run_id: str, schema: StructType, counts: Accumulator[dict[str, int]]
+    plan: PromptPlan, run_id: str, schema: StructType, counts: Counts
 ) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
     names = schema.names
 
@@ -182,7 +213,7 @@ def _score_task(
         model = load_language_model(plan.language_model)  # cached: once per worker process
         for rows in regroup(batches, ROWS_PER_CALL):
             scored = score_rows(rows, plan, model).assign(run_id=run_id)[names]
-            counts.add({name: getattr(model.statistics, name) for name in COUNTS})
+            add_counts(counts, model.statistics)
             yield scored
 
     return score_task
@@ -201,14 +232,17 @@ def score_rows(rows: pd.DataFrame, plan: PromptPlan, model: LanguageModel) -> pd
 
 
 def regroup(batches: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]:
-    """Small Arrow batches joined into frames of about ``rows`` rows; empty ones are left out."""
+    """Arrow batches of any size as frames of ``rows`` rows, in their order; the last one may be smaller."""
     waiting: list[pd.DataFrame] = []
-    count = 0
+    missing = rows
     for batch in batches:
-        waiting.append(batch)
-        count += len(batch)
-        if count >= rows:
-            yield pd.concat(waiting, ignore_index=True)
-            waiting, count = [], 0
-    if count:
+        rest = batch
+        while len(rest) >= missing:
+            yield pd.concat([*waiting, rest.iloc[:missing]], ignore_index=True)
+            rest = rest.iloc[missing:]
+            waiting, missing = [], rows
+        if len(rest):
+            waiting.append(rest)
+            missing -= len(rest)
+    if waiting:
         yield pd.concat(waiting, ignore_index=True)
