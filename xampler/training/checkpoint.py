@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,6 +14,13 @@ _STATE = "trainer_state.json"
 
 class KeepWholeCheckpoints(TrainerCallback):
     """Marks a checkpoint when all ranks have written it, then drops those that are not needed."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Called by the trainer on every rank, with the control that it restored from a checkpoint."""
+        # Restored as it was when the checkpoint was written: it asks for that one again, under its mark.
+        control.should_save = False
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -41,5 +49,15 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 
 def step_of(checkpoint: Path) -> int:
     """The step after which it was written."""
-    state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-    return int(state["global_step"])
+    return int(_state_of(checkpoint)["global_step"])
+
+
+def ends_training(checkpoint: Path) -> bool:
+    """Whether training was to stop there: all steps done, or patience at its end."""
+    control = _state_of(checkpoint)["stateful_callbacks"]["TrainerControl"]
+    return bool(control["args"]["should_training_stop"])
+
+
+def _state_of(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    return state

@@ -4,7 +4,6 @@ Any number of ranks sees the same steps, and a run that goes on from a checkpoin
 after it.
 """
 
-import logging
 import math
 import random
 from collections import deque
@@ -19,8 +18,6 @@ from xampler.core.pairing import TRAIN
 from xampler.errors import TrainingError
 from xampler.training.recipe import ContrastiveRecipe, DistillRecipe, InfoNceRecipe, Recipe
 from xampler.training.shards import Candidate, JudgedQuery, shuffled, stream_queries
-
-logger = logging.getLogger(__name__)
 
 SIZE_TRIALS = 20
 MAX_FAILURES = 100
@@ -37,6 +34,7 @@ class RowPlan:
     steps: int
     queries: int  # that give rows
     columns: datasets.Features
+    warnings: tuple[str, ...] = ()  # why a step has fewer rows than the recipe asks for
 
 
 def plan_rows(epoch: Epoch, recipe: Recipe, parts: int) -> RowPlan:
@@ -68,7 +66,8 @@ def plan_rows(epoch: Epoch, recipe: Recipe, parts: int) -> RowPlan:
     batch_size = wanted - wanted % parts
     rows = usable[1]
     steps = recipe.steps or math.ceil((recipe.epochs or 1) * rows / batch_size)
-    return RowPlan(batch_size, steps, usable[0], _columns(recipe))
+    warnings = _why_fewer(recipe.batch_size, wanted, batch_size, parts)
+    return RowPlan(batch_size, steps, usable[0], _columns(recipe), warnings)
 
 
 def training_rows(
@@ -102,6 +101,17 @@ def draw_rows(epoch: Epoch, recipe: Recipe, plan: RowPlan, first_step: int = 0) 
 def training_queries(shards: str, recipe: Recipe) -> Epoch:
     """One epoch of the training queries, as often as it is asked for."""
     return lambda: stream_queries(shards, TRAIN, recipe)
+
+
+def _why_fewer(asked: int, free_of_conflict: int, batch_size: int, parts: int) -> tuple[str, ...]:
+    if batch_size == asked:
+        return ()
+    reason = (
+        "with more, a row would hold another one's query or positive"
+        if free_of_conflict < asked
+        else f"as many as {parts} ranks and micro-batches share equally"
+    )
+    return (f"steps of {batch_size} rows in place of batch_size {asked}: {reason}",)
 
 
 def _rows_of(query: JudgedQuery, recipe: Recipe) -> int:
@@ -186,8 +196,6 @@ def _conflict_free_size(
                 break
             batch.take(query)
         sizes.append(len(batch.rows))
-    if min(sizes) < wanted:
-        logger.warning("batches of %d rows: more would hold each other's positives", min(sizes))
     return min(sizes)
 
 

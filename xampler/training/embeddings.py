@@ -34,8 +34,8 @@ class SeenRowsEmbedding(nn.Embedding):
         )
         self.weight.requires_grad_(False)
         self.seen_SH = nn.Parameter(self.weight.data[seen_S].clone())
-        place_V = torch.full((whole.num_embeddings,), -1, dtype=torch.long)
-        place_V[seen_S] = torch.arange(len(seen_S))
+        place_V = torch.full((whole.num_embeddings,), -1, dtype=torch.long, device=seen_S.device)
+        place_V[seen_S] = torch.arange(len(seen_S), device=seen_S.device)
         self.register_buffer("place_V", place_V, persistent=False)
         self.register_buffer("seen_S", seen_S, persistent=False)
         self.register_state_dict_post_hook(_merge)  # type: ignore[no-untyped-call]
@@ -80,7 +80,7 @@ def choose_trained_rows(model: SentenceTransformer, recipe: RecipeConfig, texts:
             f"train_embeddings: seen needs a plain embedding, but the encoder has {type(whole).__name__}; "
             "use all or none"
         )
-    seen_S = seen_tokens(model, texts)
+    seen_S = seen_tokens(model, texts).to(whole.weight.device)
     transformer.auto_model.set_input_embeddings(SeenRowsEmbedding(whole, seen_S))
     return len(seen_S)
 

@@ -23,7 +23,12 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from xampler.core.pairing import HELD_OUT
 from xampler.errors import TrainingError
-from xampler.training.checkpoint import KeepWholeCheckpoints, last_whole_checkpoint, step_of
+from xampler.training.checkpoint import (
+    KeepWholeCheckpoints,
+    ends_training,
+    last_whole_checkpoint,
+    step_of,
+)
 from xampler.training.dataset import Epoch, RowPlan, plan_rows, training_queries, training_rows
 from xampler.training.deepspeed_engine import deepspeed_dict, prepare_engine
 from xampler.training.embeddings import choose_trained_rows
@@ -55,12 +60,13 @@ def train_retriever(spec_file: str) -> dict[str, Any]:
 
     Returns:
         ``history`` (the trainer's log entries), ``best`` (the recipe's metric at the kept checkpoint,
-        before the share of the starting weights goes in), ``before`` and ``after`` (figures of
-        ``evaluation.py`` for the starting and for the kept weights), ``mean_cosine`` of random pairs
-        before training, ``warnings``, ``trained_rows`` of the vocabulary, ``seconds`` of this process.
+        before the share of the starting weights goes in; None where the last weights are kept),
+        ``before`` and ``after`` (figures of ``evaluation.py`` for the starting and for the kept weights),
+        ``mean_cosine`` of random pairs before training, ``batch_size`` (rows a step, as it could be had),
+        ``steps`` of the plan, ``warnings``, ``trained_rows`` of the vocabulary, ``seconds`` of this process.
 
     Raises:
-        TrainingError: the shards lack what the loss or the metric needs.
+        TrainingError: the shards lack what the loss, the metric or patience needs.
         ModelError: the encoder cannot be loaded.
     """
     spec = TrainingSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8"))
@@ -75,13 +81,18 @@ def train_retriever(spec_file: str) -> dict[str, Any]:
 def _train(spec: TrainingSpec, output: Path) -> dict[str, Any]:
     prepare_engine()
     started = time.monotonic()
-    model = load_starting_encoder(spec.encoder)
-    model.max_seq_length = spec.recipe.max_tokens
     epoch = training_queries(spec.shards, spec.recipe)
     plan = plan_rows(epoch, spec.recipe, spec.ranks * spec.engine.accumulation_steps)
     evaluator = read_evaluator(spec)
-    mean_cosine, warnings = check_cosines(model, list(islice(epoch(), COSINE_TEXTS)), spec.recipe)
+    warnings = [*plan.warnings, *check_choice(evaluator, spec.recipe)]
+    model = load_starting_encoder(spec.encoder).to(rank_device())
     before = evaluator(model) if evaluator else {}
+    longest = model.max_seq_length
+    warnings += shorten_texts(model, spec)
+    mean_cosine, margin_warnings = check_cosines(model, list(islice(epoch(), COSINE_TEXTS)), spec.recipe)
+    warnings += margin_warnings
+    for warning in warnings:
+        logger.warning(warning)
     start = _copy(model) if spec.recipe.start_share else {}
     trained_rows = choose_trained_rows(model, spec.recipe, _texts(epoch))
     if spec.engine.gradient_checkpointing:
@@ -96,10 +107,13 @@ def _train(spec: TrainingSpec, output: Path) -> dict[str, Any]:
         "best": trainer.state.best_metric,
         "before": before,
         "mean_cosine": mean_cosine,
+        "batch_size": plan.batch_size,
+        "steps": plan.steps,
         "warnings": warnings,
         "trained_rows": trained_rows,
         "seconds": time.monotonic() - started,
     }
+    model.max_seq_length = longest  # shorter texts are for training alone
     unset_hf_deepspeed_config()  # at ZeRO-3 every model loaded from here on would be sharded
     with trainer.whole(change=bool(start)):
         if start:
@@ -118,13 +132,11 @@ def build_trainer(
     work: Path,
 ) -> RetrieverTrainer:
     """The library's trainer; checkpoints go to ``work``, and rows begin after those of the last one."""
-    checkpoint = last_whole_checkpoint(work)
-    first_step = step_of(checkpoint) if checkpoint else 0
     patience = spec.recipe.patience
     return RetrieverTrainer(
         model=model,
         args=training_arguments(spec, work, plan, evaluator),
-        train_dataset=training_rows(epoch, spec.recipe, plan, first_step),
+        train_dataset=training_rows(epoch, spec.recipe, plan, _first_step(work, plan)),
         loss=build_loss(model, spec.recipe, spec.ranks),
         evaluator=evaluator if evaluator else None,
         callbacks=[
@@ -141,7 +153,7 @@ def training_arguments(
     """Arguments of the trainer; the best checkpoint is kept where the recipe's metric can be had."""
     recipe, engine = spec.recipe, spec.engine
     warmup = round(recipe.warmup_share * plan.steps) if recipe.warmup_steps is None else recipe.warmup_steps
-    chooses = bool(evaluator.queries) or recipe.metric == "parallel"
+    chooses = _can_choose(evaluator, recipe)
     named = recipe.metric if recipe.metric == "parallel" else f"held_out_{recipe.metric}"
     return SentenceTransformerTrainingArguments(
         output_dir=str(work),
@@ -167,6 +179,7 @@ def training_arguments(
         # each rank takes its part of every batch, and none is skipped.
         accelerator_config={"dispatch_batches": False},
         ignore_data_skip=True,
+        restore_callback_states_from_checkpoint=True,  # patience goes on counting
         report_to="none",
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
@@ -188,6 +201,44 @@ def read_evaluator(spec: TrainingSpec) -> HeldOutEvaluator:
             "select dev languages, or choose another metric"
         )
     return HeldOutEvaluator(held_out, parallels, spec.pool_lang)
+
+
+def check_choice(evaluator: HeldOutEvaluator, recipe: Recipe) -> list[str]:
+    """A warning where no checkpoint can be told to be the best, so that the last weights are kept.
+
+    Raises:
+        TrainingError: nor can it be told when to stop, and the recipe has patience.
+    """
+    if _can_choose(evaluator, recipe):
+        return []
+    cause = "no held-out query has both a positive and a negative candidate"
+    remedy = "raise mine.held_out_share, propose more candidates, or give metric: parallel"
+    if recipe.patience:
+        raise TrainingError(
+            f"patience: {recipe.patience} cannot tell when training gets no better: {cause}; {remedy}, or "
+            "leave patience out"
+        )
+    return [f"{cause}, so that the weights of the last step are kept, not the best ones; {remedy}"]
+
+
+def rank_device() -> torch.device:
+    """The device that DeepSpeed gives this rank."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def shorten_texts(model: SentenceTransformer, spec: TrainingSpec) -> list[str]:
+    """Cut texts at the recipe's tokens; returns a warning where the model takes fewer than were asked for."""
+    longest = model.max_seq_length or spec.recipe.max_tokens
+    asked = min(spec.recipe.max_tokens, spec.encoder.max_tokens)
+    model.max_seq_length = min(asked, longest)
+    if asked <= longest:
+        return []
+    return [
+        f"max_tokens {asked}: {spec.encoder.model} takes texts of {longest} tokens at most, by its positions "
+        "or its folder's limit; longer ones are cut there"
+    ]
 
 
 def keep_share_of_start(model: SentenceTransformer, start: dict[str, torch.Tensor], share: float) -> None:
@@ -222,7 +273,6 @@ def check_cosines(
             f"margin {recipe.margin}: the contrastive loss can only pull together; raise the margin or "
             "use infonce"
         )
-        logger.warning(warning)
         return mean, [warning]
     return mean, []
 
@@ -236,6 +286,18 @@ def _alone(output: Path) -> Iterator[None]:
         yield
 
 
+def _first_step(work: Path, plan: RowPlan) -> int:
+    """The step to go on from: beyond the last one, which leaves no row, where training was to stop."""
+    checkpoint = last_whole_checkpoint(work)
+    if checkpoint is None:
+        return 0
+    return plan.steps if ends_training(checkpoint) else step_of(checkpoint)
+
+
+def _can_choose(evaluator: HeldOutEvaluator, recipe: Recipe) -> bool:
+    return bool(evaluator.queries) or recipe.metric == "parallel"
+
+
 def _texts(epoch: Epoch) -> Iterator[str]:
     for query in epoch():
         yield query.text
@@ -243,7 +305,7 @@ def _texts(epoch: Epoch) -> Iterator[str]:
 
 
 def _copy(model: SentenceTransformer) -> dict[str, torch.Tensor]:
-    return {name: weight.clone() for name, weight in model.state_dict().items()}
+    return {name: weight.to("cpu", copy=True) for name, weight in model.state_dict().items()}
 
 
 def _log_every(steps: int, evaluate_every: int) -> int:

@@ -10,7 +10,8 @@ from xampler.models.build import EncoderConfig
 
 RESULT_FILE = "training.json"  # beside the weights: written before the model is moved to its place
 
-SHARDED_WEIGHTS = 3  # the ZeRO stage from which on a rank holds only its part of the weights
+# The ZeRO stages from which on a rank holds only its part of the gradients, and of the weights.
+SHARDED_GRADIENTS, SHARDED_WEIGHTS = 2, 3
 
 # judgement: the language model's prediction was right (the paper's signal);
 # label: the candidate has the query's label; both: it has, and the prediction was right.
@@ -29,6 +30,12 @@ class EngineConfig(Config):
     gradient_checkpointing: bool = False  # compute activations twice, keep few
     offload: Literal["none", "cpu"] = "none"  # where the optimiser lives; at stage 3 the weights too
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.offload == "cpu" and self.zero_stage < SHARDED_GRADIENTS:
+            raise ValueError("offload: cpu needs zero_stage 2 or 3; set one of them, or leave offload out")
+        return self
+
 
 class RecipeConfig(Config):
     """Signal, schedule and batches, common to all losses."""
@@ -40,8 +47,11 @@ class RecipeConfig(Config):
     warmup_share: float = Field(default=0.1, ge=0, le=1)  # of the steps; then linear decay
     warmup_steps: int | None = Field(default=None, ge=0)  # in place of the share
     weight_decay: float = Field(default=0.01, ge=0)
+    # Of a text in training; the retriever itself takes the encoder's max_tokens, which bounds this one.
     max_tokens: int = Field(default=256, ge=8)
-    word_dropout: float = Field(default=0.0, ge=0, lt=1)  # share of words left out of each training text
+    # Share of words left out of each training text. A word stands between blanks: Chinese, Japanese, Thai
+    # and other scripts without them lose none.
+    word_dropout: float = Field(default=0.0, ge=0, lt=1)
     positives_by: PositivesBy = "judgement"
     # After each round the new retriever proposes candidates, which are judged and trained on as well.
     rounds: int = Field(default=1, ge=1)
@@ -82,7 +92,8 @@ class DistillRecipe(RecipeConfig):
     """Listwise KL from the scorer's gold-label log-probabilities, plus in-batch InfoNCE."""
 
     loss: Literal["distill"]
-    positives_by: PositivesBy = "both"
+    # Not by judgement alone: a positive with another label has no share of the distribution.
+    positives_by: Literal["label", "both"] = "both"
     candidates: int = Field(default=8, ge=2)  # in a query's list: a positive, a negative and others
     temperature: float = Field(default=0.025, gt=0)  # of the cosines
     teacher_temperature: float = Field(default=1.0, gt=0)  # of the log-probabilities

@@ -1,12 +1,13 @@
 """Samples and tokens a second, memory and utilisation of GPUs, beside the loss in the trainer's log."""
 
+import re
 import time
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 
-# Dense bfloat16 peak in FLOP/s by a part of the device's name (the vendor's data sheets).
+# Dense bfloat16 peak in FLOP/s by a word of the device's name (the vendor's data sheets).
 PEAK_FLOPS = {
     "H200": 989e12,
     "H100": 989e12,
@@ -69,16 +70,22 @@ def training_flops(model: SentenceTransformer) -> tuple[float, float]:
     transformer: Any = model[0]
     encoder = transformer.auto_model
     looked_up = sum(
-        weight.numel()
+        _size(weight)
         for module in encoder.modules()
         if isinstance(module, torch.nn.Embedding)
         for weight in module.parameters()
     )
-    weights = sum(weight.numel() for weight in encoder.parameters()) - looked_up
+    weights = sum(_size(weight) for weight in encoder.parameters()) - looked_up
     config = encoder.config
     return 6.0 * weights, 12.0 * config.num_hidden_layers * config.hidden_size
 
 
 def peak_flops(device_name: str) -> float | None:
     """The device's peak, None if it is not listed."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in device_name), None)
+    words = re.findall(r"\w+", device_name)
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in words), None)
+
+
+def _size(weight: torch.Tensor) -> int:
+    """Of the whole weight: at ZeRO-3 the tensor itself is empty."""
+    return int(getattr(weight, "ds_numel", weight.numel()))

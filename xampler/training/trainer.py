@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainer
+from torch.utils.data import DataLoader
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
 from xampler.training.deepspeed_engine import whole_weights
@@ -25,6 +26,17 @@ class RetrieverTrainer(SentenceTransformerTrainer):
             self.throughput = Throughput(self.model, self.args.world_size)
         self.throughput.count([column["attention_mask"] for column in features])
         return features, labels
+
+    def get_train_dataloader(self) -> "DataLoader[Any]":
+        """The library's, with a generator of its own.
+
+        Iterating draws a seed. Drawn from the default generator, which a run that goes on has just restored,
+        it would give that run other dropout than the unbroken one.
+        """
+        loader = super().get_train_dataloader()
+        prepared: Any = loader  # by accelerate, around torch's own
+        prepared.base_dataloader.generator = torch.Generator()
+        return loader
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The library's, with the figures beside the loss."""

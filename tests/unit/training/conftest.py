@@ -116,7 +116,16 @@ def save_tokenizer(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny XLM-R with random weights, more rows than words, and no dropout: ranks draw it apart."""
-    folder = tmp_path_factory.mktemp("encoder")
+    return save_encoder(tmp_path_factory.mktemp("encoder"), dropout=0.0)
+
+
+@pytest.fixture(scope="session")
+def dropout_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the dropout of published encoders."""
+    return save_encoder(tmp_path_factory.mktemp("dropout"), dropout=0.1)
+
+
+def save_encoder(folder: Path, dropout: float) -> Path:
     save_tokenizer(folder)
     torch.manual_seed(0)
     config = XLMRobertaConfig(
@@ -127,8 +136,8 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=64,
         max_position_embeddings=40,
         pad_token_id=1,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     XLMRobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder

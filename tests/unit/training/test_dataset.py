@@ -1,5 +1,4 @@
 import itertools
-import logging
 from collections.abc import Sequence
 
 import pytest
@@ -137,20 +136,27 @@ def test_conflicts_are_seen_by_the_check_itself() -> None:
     assert conflicts(batch, queries) == [(batch[0], batch[1])]
 
 
-def test_batches_are_full_where_the_queries_allow(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        _, batch_size = draw_all(ring_of_queries(100), infonce(batch_size=16))
-    assert batch_size == 16
-    assert not caplog.records
+def test_batches_are_full_where_the_queries_allow() -> None:
+    queries = ring_of_queries(100)
+    plan = plan_rows(lambda: iter(queries), infonce(batch_size=16), 1)
+    assert (plan.batch_size, plan.warnings) == (16, ())
 
 
-def test_smaller_batches_are_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_smaller_batches_are_said() -> None:
     # Every query is every other one's positive: only one fits.
-    judged = {name: ("abcd".replace(name, ""), "n") for name in "abcd"}
-    with caplog.at_level(logging.WARNING):
-        _, batch_size = draw_all(make_queries(judged), infonce(batch_size=4))
-    assert batch_size == 1
-    assert "batches of 1 rows" in caplog.text
+    queries = make_queries({name: ("abcd".replace(name, ""), "n") for name in "abcd"})
+    plan = plan_rows(lambda: iter(queries), infonce(batch_size=4), 1)
+    assert plan.batch_size == 1
+    [warning] = plan.warnings
+    assert "steps of 1 rows in place of batch_size 4" in warning
+    assert "positive" in warning
+
+
+def test_rows_that_ranks_cannot_share_are_said() -> None:
+    queries = ring_of_queries(9)
+    plan = plan_rows(lambda: iter(queries), contrastive(batch_size=16), 3)
+    [warning] = plan.warnings
+    assert "steps of 15 rows in place of batch_size 16: as many as 3 ranks" in warning
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
@@ -212,6 +218,12 @@ def test_word_dropout_never_empties_a_text() -> None:
     queries = make_queries({"a": ("b", "c")})
     rows, _ = draw_all(queries, contrastive(word_dropout=0.95, steps=20))
     assert all(row["sentence1"] and row["sentence2"] for row in rows)
+
+
+def test_a_text_without_blanks_loses_no_word() -> None:
+    queries = [JudgedQuery("q", "球队赢了比赛", [Candidate("p", "ทีมชนะการแข่งขัน")])]
+    rows, _ = draw_all(queries, contrastive(word_dropout=0.5, steps=20))
+    assert {(row["sentence1"], row["sentence2"]) for row in rows} == {("球队赢了比赛", "ทีมชนะการแข่งขัน")}
 
 
 def test_without_word_dropout_texts_keep_their_blanks() -> None:

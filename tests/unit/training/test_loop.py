@@ -18,6 +18,8 @@ from xampler.config import parse_config
 from xampler.core.pairing import HELD_OUT, TRAIN
 from xampler.errors import TrainingError
 from xampler.models.build import EncoderConfig, load_encoder
+from xampler.training import loop
+from xampler.training.embeddings import choose_trained_rows
 from xampler.training.evaluation import HeldOutEvaluator
 from xampler.training.loop import check_cosines, train_retriever
 from xampler.training.recipe import (
@@ -37,10 +39,11 @@ STEPS, EVALUATE_EVERY = 24, 8
 SCHEDULE = {"learning_rate": 3e-3, "steps": STEPS, "evaluate_every": EVALUATE_EVERY, "max_tokens": 32}
 WriteSpec = Callable[..., TrainingSpec]
 Train = Callable[..., dict[str, Any]]
+Figures = dict[str, float]
 
 
 def infonce(**changes: object) -> InfoNceRecipe:
-    values = SCHEDULE | {"loss": "infonce", "batch_size": 6, "temperature": 0.1}
+    values = SCHEDULE | {"loss": "infonce", "batch_size": 4, "temperature": 0.1}
     return parse_config(InfoNceRecipe, values | changes, "test")
 
 
@@ -116,6 +119,7 @@ def test_result_stands_beside_the_weights_and_nothing_else_is_left(tmp_path: Pat
     written = json.loads((tmp_path / "retriever" / RESULT_FILE).read_text(encoding="utf-8"))
     assert written == result
     assert written["seconds"] > 0
+    assert (written["batch_size"], written["steps"], written["warnings"]) == (4, 2, [])
     assert -1 <= written["mean_cosine"] <= 1
     assert [entry["step"] for entry in written["history"] if "eval_held_out_map" in entry] == [1, 2]
     left = {"shards", "parallel", "spec.json", "retriever", "retriever.rank0.lock"}
@@ -237,8 +241,115 @@ def test_without_held_out_queries_of_both_roles_the_last_weights_are_kept(
     keep_split(Path(spec.shards), TRAIN)
     result = train_retriever(str(tmp_path / "spec.json"))
     assert result["best"] is None
+    [warning] = result["warnings"]
+    assert "the weights of the last step are kept" in warning
     assert set(result["after"]) == {"parallel"}
     assert (tmp_path / "retriever" / RESULT_FILE).is_file()
+
+
+def test_patience_without_held_out_queries_of_both_roles_is_refused(
+    tmp_path: Path, encoder_folder: Path, write_spec: WriteSpec
+) -> None:
+    spec = write_spec(tmp_path, encoder_folder, infonce(patience=2))
+    keep_split(Path(spec.shards), TRAIN)
+    with pytest.raises(
+        TrainingError, match=r"patience: 2 .* no held-out query has both .* mine.held_out_share"
+    ):
+        train_retriever(str(tmp_path / "spec.json"))
+
+
+def test_patience_counts_by_parallel_texts_where_these_choose(
+    tmp_path: Path, encoder_folder: Path, write_spec: WriteSpec
+) -> None:
+    recipe = infonce(steps=2, evaluate_every=1, patience=2, metric="parallel")
+    spec = write_spec(tmp_path, encoder_folder, recipe)
+    keep_split(Path(spec.shards), TRAIN)
+    result = train_retriever(str(tmp_path / "spec.json"))
+    assert (result["best"] is not None, result["warnings"]) == (True, [])
+
+
+def test_smaller_steps_are_told_to_the_user(train: Train) -> None:
+    result = train(infonce(batch_size=64, steps=None, epochs=1, evaluate_every=50))
+    assert 1 < result["batch_size"] < 36
+    assert result["steps"] == -(-36 // result["batch_size"])  # queries, rounded up
+    [warning] = result["warnings"]
+    assert f"steps of {result['batch_size']} rows in place of batch_size 64" in warning
+
+
+def test_texts_are_shorter_in_training_alone(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[int, int | None]] = []
+
+    def evaluate(
+        self: object, model: SentenceTransformer, *_: object, steps: int = 0, **__: object
+    ) -> Figures:
+        taken.append((steps, model.max_seq_length))
+        return {"held_out_map": 0.0}
+
+    monkeypatch.setattr(HeldOutEvaluator, "__call__", evaluate)
+    train(infonce(steps=2, evaluate_every=1, max_tokens=8))
+    assert taken == [(0, 32), (1, 8), (2, 8), (0, 32)]
+    saved = EncoderConfig(model=str(tmp_path / "retriever"), device="cpu")
+    assert load_encoder(saved).max_tokens == 32
+
+
+def test_texts_beyond_the_models_positions_are_cut_and_it_is_said(
+    tmp_path: Path, encoder_folder: Path, write_spec: WriteSpec
+) -> None:
+    spec = write_spec(tmp_path, encoder_folder, infonce(steps=1, evaluate_every=1, max_tokens=300))
+    lengthen_texts(Path(spec.shards))
+    longer = spec.model_copy(update={"encoder": spec.encoder.model_copy(update={"max_tokens": 256})})
+    (tmp_path / "spec.json").write_text(longer.model_dump_json(), encoding="utf-8")
+    result = train_retriever(str(tmp_path / "spec.json"))
+    [warning] = result["warnings"]
+    assert "max_tokens 256" in warning
+    assert "texts of 38 tokens at most" in warning  # 40 positions, of which padding takes two
+
+
+def lengthen_texts(shards: Path) -> None:
+    rows = pq.read_table(shards / "part-0.parquet").to_pylist()
+    for row in rows:
+        row["query_text"] += " ball" * 60
+    pq.write_table(pa.Table.from_pylist(rows), shards / "part-0.parquet")
+
+
+def test_a_rank_measures_on_its_own_device(
+    tmp_path: Path, encoder_folder: Path, write_spec: WriteSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class MeasuredError(Exception):
+        pass
+
+    def evaluate(self: object, model: SentenceTransformer) -> Figures:
+        raise MeasuredError(model.device.type)
+
+    write_spec(tmp_path, encoder_folder, infonce())
+    monkeypatch.setattr(loop, "rank_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(HeldOutEvaluator, "__call__", evaluate)
+    with pytest.raises(MeasuredError, match="meta"):
+        train_retriever(str(tmp_path / "spec.json"))
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "local_rank", "device"),
+    [(False, "1", "cpu"), (True, "1", "cuda:1"), (True, None, "cuda:0")],
+)
+def test_device_of_a_rank(
+    monkeypatch: pytest.MonkeyPatch, has_gpu: bool, local_rank: str | None, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert loop.rank_device() == torch.device(device)
+
+
+def test_rows_that_are_trained_stay_on_the_models_device(encoder_folder: Path) -> None:
+    model = SentenceTransformer(str(encoder_folder), device="cpu").to("meta")
+    assert (
+        choose_trained_rows(model, infonce(train_embeddings="seen"), ["ball goal"]) == 4
+    )  # <s> and </s> too
+    assert {weight.device.type for weight in (*model.parameters(), *model.buffers())} == {"meta"}
 
 
 def keep_split(shards: Path, split: str) -> None:
