@@ -39,10 +39,9 @@ def main(prompts: Annotated[int, typer.Option(min=10)] = 10_000) -> None:
         rows.append(["score_labels", f"{done:,}", f"{resident_mb():,.0f}", f"{prompts / 10 / seconds:,.0f}"])
     typer.echo(markdown_table(("what", "prompts", "resident MB", "prompts/s"), rows))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    largest = scorer.statistics.tokens_computed / scorer.statistics.batches
-    typer.echo(
-        f"\nmost at any time: {most:,.0f} MB; logits of a batch: {largest * _ROWS * 4 / 2**20:,.0f} MB"
-    )
+    tokens = scorer.statistics.tokens_computed / scorer.statistics.batches
+    logits = tokens * _ROWS * 4 / 2**20
+    typer.echo(f"\nmost at any time: {most:,.0f} MB; logits of a batch of mean size: {logits:,.0f} MB")
 
 
 def make_scorer(rows: int = _ROWS) -> CausalLanguageModel:

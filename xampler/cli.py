@@ -171,7 +171,7 @@ def report(
 @app.command(
     help="Run an experiment under several values: a table, a plot, one MLflow run with a child for each. "
     "Rows that do not depend on the swept values are shared."
-    + EXAMPLE.format(command="sweep --config conf/experiments/sib200.yaml --over k=2,5,10,20,50")
+    + EXAMPLE.format(command="sweep --config conf/sweeps/candidates.yaml --over k=2,5,10,20,50")
 )
 def sweep(
     config: Annotated[Path, typer.Option("--config", help="Sweep file, or an experiment file and --over.")],
@@ -181,7 +181,10 @@ def sweep(
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[NAME=V1,V2]...", help="As --over.")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for sweep.html, .csv and .json. Default: sweeps/NAME.")
+        Path | None,
+        typer.Option(
+            help="Folder for sweep.html, .csv and .json. Default: sweeps/NAME; with --over, NAME-SWEPT-ID."
+        ),
     ] = None,
     env: Env = None,
     overrides: Overrides = None,
@@ -205,7 +208,7 @@ def sweep(
             results = run_sweep(engines, wanted)
             screen = Console(width=max(Console().width, TABLE_WIDTH))
             screen.print(*sweep_tables(results))
-            write_results(results, output or Path("sweeps") / wanted.config.name)
+            write_results(results, output or Path("sweeps") / wanted.title)
 
     _exit(work, debug=debug)
 

@@ -252,9 +252,15 @@ def check_promotion(open_sample: OpenSample) -> None:
     assert champion.tags["xampler.promotion.reason"] == "there was no champion"
     assert challenger.tags["xampler.promotion.decision"] == "kept"
     assert challenger.tags["xampler.promotion.compared_with"] == "1"
-    assert float(challenger.tags["xampler.promotion.gain_low"]) <= float(
-        challenger.tags["xampler.promotion.gain_high"]
+    low, gain, high = (
+        float(challenger.tags[f"xampler.promotion.{name}"]) for name in ("gain_low", "gain", "gain_high")
     )
+    dev = [
+        Lineage.from_tags(version.tags, "").metrics["dev"].accuracy[0] for version in (champion, challenger)
+    ]
+    assert gain == pytest.approx(dev[1] - dev[0], abs=1e-4), "of the accuracies that each version names"
+    assert -1 <= low <= gain <= high < 0.9, "what was needed"
+    assert challenger.tags["xampler.promotion.reason"].startswith(f"paired gain over version 1 {gain:+.4f} [")
 
 
 def check_artifact(context: Context) -> None:

@@ -93,7 +93,9 @@ class EncoderConfig(Config):
 def scorer_id(config: LanguageModelConfig) -> str:
     """Id (16 hexadecimal digits) of what a score depends on beside its prompt."""
     quantization = () if config.quantization is None else (config.quantization,)
-    return stable_hash(*_contents(config), config.dtype, config.label_tokens, *quantization)[:16]
+    return stable_hash(*language_model_contents(config), config.dtype, config.label_tokens, *quantization)[
+        :16
+    ]
 
 
 def merge_adapter(config: LanguageModelConfig) -> Path:
@@ -151,7 +153,7 @@ def _save_merge(
                 raise
 
 
-def _contents(config: LanguageModelConfig) -> tuple[str, str]:
+def language_model_contents(config: LanguageModelConfig) -> tuple[str, str]:
     """What stands for base and adapter in ids; a merged folder knows it of the ones that it was made of."""
     merge = _read_merge(config)
     if merge is not None:

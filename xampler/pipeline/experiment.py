@@ -1,5 +1,6 @@
 """The config of an experiment: what is done, on which data, with which models."""
 
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,7 +13,7 @@ from xampler.core.task import Task
 from xampler.errors import ConfigError
 from xampler.models.build import EncoderConfig, LanguageModelConfig
 from xampler.pipeline.sources import Selection, Source
-from xampler.training.recipe import SHARDED_WEIGHTS, EngineConfig, Recipe
+from xampler.training.recipe import SHARDED_WEIGHTS, DistillRecipe, EngineConfig, InfoNceRecipe, Recipe
 
 
 class DataConfig(Config):
@@ -166,6 +167,59 @@ class ExperimentConfig(Config):
         if not isinstance(self.methods.get(self.promote.method), TrainedMethod):
             raise ValueError(f"promote.method: {self.promote.method!r} must name a method of kind trained")
         return self
+
+    @model_validator(mode="after")
+    def _check_recipes(self) -> Self:
+        faults = recipe_faults(self, recipes_in_use(self))
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def recipes_in_use(experiment: ExperimentConfig) -> list[str]:
+    """The recipes that a method names."""
+    methods = experiment.methods.values()
+    return list(dict.fromkeys(method.recipe for method in methods if isinstance(method, TrainedMethod)))
+
+
+def recipe_faults(experiment: ExperimentConfig, recipes: Iterable[str]) -> list[str]:
+    """Why these recipes cannot be trained, as far as the config alone shows it; empty if it shows nothing."""
+    parts = experiment.train.ranks * experiment.train.engine.accumulation_steps
+    kept = _candidates_kept(experiment)
+    faults = []
+    for name in recipes:
+        recipe = experiment.train.recipes[name]
+        needed, what = _candidates_needed(recipe)
+        if needed > kept:
+            faults.append(
+                f"train.recipes.{name}: {what} needs {needed} candidates a query, and propose.k and mine "
+                f"leave {kept}; raise these, or lower it"
+            )
+        if recipe.batch_size < parts:
+            faults.append(
+                f"train.recipes.{name}: {parts} ranks and micro-batches (train.ranks times "
+                f"engine.accumulation_steps) cannot share a step of batch_size {recipe.batch_size} rows"
+            )
+    return faults
+
+
+def _candidates_kept(experiment: ExperimentConfig) -> int:
+    """The most that a query of the first round can have."""
+    mine, k = experiment.mine, experiment.propose.k
+    if mine.positives is None or mine.negatives is None:
+        return k
+    return min(k, mine.positives + mine.negatives)
+
+
+def _candidates_needed(recipe: Recipe) -> tuple[int, str]:
+    """The fewest that a query must have to give a row, and the setting that says so."""
+    match recipe:
+        case InfoNceRecipe():
+            return 1 + recipe.hard_negatives, f"hard_negatives {recipe.hard_negatives}"
+        case DistillRecipe():
+            return recipe.candidates, f"candidates {recipe.candidates}"
+        case _:
+            return 1, ""
 
 
 def conf_folder() -> Path:

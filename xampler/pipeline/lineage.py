@@ -3,7 +3,15 @@
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
-from xampler.models.build import encoder_id, encoder_licence, language_model_licence, scorer_id
+from xampler.models.build import (
+    LanguageModelConfig,
+    encoder_id,
+    encoder_licence,
+    language_model_contents,
+    language_model_licence,
+    scorer_id,
+)
+from xampler.models.source import model_content
 from xampler.pipeline.context import Context
 from xampler.pipeline.experiment import TrainedMethod
 from xampler.pipeline.prompts import prompt_keys
@@ -11,6 +19,7 @@ from xampler.pipeline.stage import Part, find_done
 from xampler.tables.schema import CANDIDATES, METHOD_DIFFERENCES, METRICS_BY_GROUP, TABLES
 from xampler.tracking.lineage import Lineage, SplitMetrics, code_state, pin_requirements
 
+ENCODER = "encoder"  # role, by which one of the mini models is meant
 READ = "version_in."  # parameter of a run: the Delta version of a table that its stage read
 # What a labeller needs to be loaded and to label.
 PACKAGES = (
@@ -26,6 +35,8 @@ PACKAGES = (
     "transformers",
 )
 ADAPTER_PACKAGES = ("peft",)
+PLACEMENT_PACKAGES = ("accelerate",)
+QUANTIZATION_PACKAGES = ("bitsandbytes",)
 
 
 def gather_lineage(context: Context, name: str, parts: tuple[Part, ...]) -> Lineage:
@@ -36,7 +47,8 @@ def gather_lineage(context: Context, name: str, parts: tuple[Part, ...]) -> Line
     encoder, model = experiment.train.encoder, experiment.language_model
     pool = context.store.read(CANDIDATES, experiment=context.name).groupBy("lang").count().collect()
     runs = _runs(context, parts, {"", name, method.recipe})
-    adapter = ADAPTER_PACKAGES if model.adapter else ()
+    trained = model_content(encoder.model, encoder.revision, ENCODER)
+    base, adapter = language_model_contents(model)
     return Lineage(
         experiment=context.name,
         method=name,
@@ -45,13 +57,13 @@ def gather_lineage(context: Context, name: str, parts: tuple[Part, ...]) -> Line
         recipe=method.recipe,
         recipe_config=experiment.train.recipes[method.recipe].model_dump(mode="json"),
         encoder=encoder.model,
-        encoder_revision=encoder.revision,
+        encoder_revision=resolved_revision(trained, encoder.model, encoder.revision),
         encoder_id=encoder_id(encoder),
         encoder_licence=encoder_licence(encoder),
         language_model=model.model,
-        language_model_revision=model.revision,
+        language_model_revision=resolved_revision(base, model.model, model.revision),
         adapter=model.adapter,
-        adapter_revision=model.adapter_revision,
+        adapter_revision=resolved_revision(adapter, model.adapter, model.adapter_revision),
         language_model_licence=language_model_licence(model),
         scorer_id=scorer_id(model),
         prompt_id=prompt_keys(context)["prompt_id"],
@@ -61,7 +73,23 @@ def gather_lineage(context: Context, name: str, parts: tuple[Part, ...]) -> Line
         table_versions={stage: _versions_read(context, run_id) for stage, run_id in runs.items()},
         runs=runs,
         code=code_state(),
-        requirements=pin_requirements((*PACKAGES, *adapter)),
+        requirements=pin_requirements(packages_of(model)),
+    )
+
+
+def resolved_revision(content: str, model: str | None, revision: str | None) -> str | None:
+    """The commit that a hub model was loaded at, which ``content`` names; for a folder the config's word."""
+    named, _, commit = content.rpartition("@")
+    return commit if named == model else revision
+
+
+def packages_of(model: LanguageModelConfig) -> tuple[str, ...]:
+    """Names of the packages that a labeller with this language model needs to be loaded and to label."""
+    return (
+        *PACKAGES,
+        *(ADAPTER_PACKAGES if model.adapter else ()),
+        *(PLACEMENT_PACKAGES if model.device_map or model.quantization else ()),
+        *(QUANTIZATION_PACKAGES if model.quantization else ()),
     )
 
 

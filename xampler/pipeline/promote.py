@@ -21,7 +21,7 @@ from xampler.pipeline.pool import encoder_index_opener, read_pool
 from xampler.pipeline.predict import predict_missing
 from xampler.pipeline.retrieve import search_queries, trained_encoder
 from xampler.pipeline.stage import Outcome, Part, fingerprint
-from xampler.pipeline.train import train_part
+from xampler.pipeline.train import as_trained, train_part
 from xampler.tables.schema import CANDIDATES, DEMONSTRATIONS, PREDICTIONS, QUERIES
 from xampler.tracking.registry import (
     CHALLENGER,
@@ -119,9 +119,7 @@ def _compare(context: Context, champion: Version, run: Run) -> tuple[PairedDiffe
     """Challenger less champion on the dev split: the champion's retriever on this experiment's pool."""
     config, evaluate = context.experiment.promote, context.experiment.evaluate
     folder, _ = download_labeller(context.engines.tracker, champion.name, champion.version)
-    encoder = read_spec(folder).encoder.model_copy(
-        update={"model": str(folder / RETRIEVER), "revision": None, "layer": None}
-    )
+    encoder = as_trained(read_spec(folder).encoder, str(folder / RETRIEVER))
     pool = read_pool(context)
     queries = context.store.read(QUERIES, experiment=context.name).where(F.col("split") == config.split)
     method = f"{CHAMPION}-{champion.name}-{champion.version}"

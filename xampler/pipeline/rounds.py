@@ -1,5 +1,6 @@
 """A further round of an iterative recipe: the retriever so far proposes, and the new pairs are judged."""
 
+from xampler.core.pairing import PROPOSED
 from xampler.models.build import EncoderConfig
 from xampler.pipeline.context import Context
 from xampler.pipeline.mine import replace_training_pairs
@@ -13,6 +14,11 @@ from xampler.tables.schema import SCORES
 def round_name(recipe: str, number: int) -> str:
     """The proposer of the pairs that the recipe's round ``number``, from 2 on, adds."""
     return f"{recipe}/{number}"
+
+
+def proposers_of(recipe: str, rounds: int) -> list[str]:
+    """The proposers whose pairs the recipe's round ``rounds`` trains on: those of all rounds up to it."""
+    return [PROPOSED, *(round_name(recipe, number) for number in range(2, rounds + 1))]
 
 
 def propose_by_retriever(

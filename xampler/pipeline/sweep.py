@@ -31,7 +31,7 @@ def run_sweep(engines: Engines, sweep: Sweep) -> SweepResults:
         XamplerError: a child cannot be run; the message names it.
     """
     name = sweep.config.name
-    with engines.tracker.resume_run(name, name, {SWEEP_TAG: sweep.id}) as run:
+    with engines.tracker.resume_run(name, sweep.title, {SWEEP_TAG: sweep.id}) as run:
         run.log_yaml(sweep.config.model_dump(mode="json"), "sweep.yaml")
         nested = replace(engines, tracker=engines.tracker.beneath(name, run))
         scored = sum(_run_child(nested, sweep, point).prompts_scored for point in sweep.points)

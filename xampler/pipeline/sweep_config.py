@@ -11,15 +11,16 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from xampler.config import Config, load_config, parse_config, read_yaml, set_value, split_override
+from xampler.config import Config, parse_config, read_yaml, set_value, split_override
 from xampler.core.text import stable_hash
 from xampler.errors import ConfigError
-from xampler.pipeline.experiment import EncoderMethod, ExperimentConfig
+from xampler.pipeline.experiment import EncoderMethod, ExperimentConfig, recipe_faults, recipes_in_use
 
 SHORT_NAMES = ("k", "recipe", "layer", "positives", "negatives", "source_lang")
 LONGEST_SLUG = 60
 
 Grid = dict[str, tuple[Any, ...]]  # name -> values; the names of one grid are crossed
+Change = tuple[str, str, Any]  # where it was asked for, dotted path, value
 
 
 class SweepConfig(Config):
@@ -40,6 +41,14 @@ class SweepConfig(Config):
         return self
 
 
+class _AnyRecipes(ExperimentConfig):
+    """Recipes of methods that no child runs are no fault; those of the others are checked for each child."""
+
+    @model_validator(mode="after")
+    def _check_recipes(self) -> Self:
+        return self
+
+
 @dataclass(frozen=True)
 class Point:
     """One child of a sweep."""
@@ -57,6 +66,15 @@ class Sweep:
     config: SweepConfig
     base: ExperimentConfig
     points: tuple[Point, ...]
+    ad_hoc: bool  # the values to try are the command's, not a file's
+
+    @property
+    def title(self) -> str:
+        """Name of its folder and run: the file's; where the command gives the values, these and the id."""
+        if not self.ad_hoc:
+            return self.config.name
+        swept = dict.fromkeys(name for grid in self.config.over for name in grid)
+        return f"{self.config.name}-{_shorten('-'.join(swept))}-{self.id[:8]}"
 
     @property
     def id(self) -> str:
@@ -76,8 +94,9 @@ def load_sweep(path: Path, over: Sequence[str], overrides: Sequence[str]) -> Swe
         ConfigError: a name or value does not fit; all children are checked.
     """
     values = read_yaml(path)
+    changes = [("--set", *split_override(override)) for override in overrides]
     if "experiment" not in values:
-        named = load_config(ExperimentConfig, path, overrides)
+        named, _ = _read_base(path, changes)
         if not over:
             raise ConfigError(f"{path} is an experiment: say what to sweep, as in --over k=1,5,10")
         values = {"name": named.name, "experiment": path.name}
@@ -86,13 +105,8 @@ def load_sweep(path: Path, over: Sequence[str], overrides: Sequence[str]) -> Swe
     if isinstance(values.get("over"), dict):
         values["over"] = [values["over"]]
     config = parse_config(SweepConfig, values, str(path))
-    file = path.parent / config.experiment
-    base_values = read_yaml(file)
-    for key, value in config.set.items():
-        set_value(base_values, key, value)
-    for override in overrides:
-        set_value(base_values, *split_override(override))
-    base = parse_config(ExperimentConfig, base_values, str(file))
+    own = [(f"{path}: set", key, value) for key, value in config.set.items()]
+    base, base_values = _read_base(path.parent / config.experiment, [*own, *changes])
     unknown = sorted(set(config.methods) - set(base.methods))
     if unknown:
         raise ConfigError(f"{path}: methods: the experiment has no {unknown}; it has {list(base.methods)}")
@@ -102,7 +116,7 @@ def load_sweep(path: Path, over: Sequence[str], overrides: Sequence[str]) -> Swe
         for values in _cross(grid)
     ]
     _check_names(points)
-    return Sweep(config, base, tuple(points))
+    return Sweep(config, base, tuple(points), ad_hoc=bool(over))
 
 
 def parse_over(words: Sequence[str]) -> dict[str, list[Any]]:
@@ -157,6 +171,40 @@ def paths_of(name: str, base: ExperimentConfig) -> tuple[str, ...]:
     return (name,)
 
 
+def _read_base(file: Path, changes: Sequence[Change]) -> tuple[ExperimentConfig, dict[str, Any]]:
+    """The experiment with the changes made, and its values; a fault is blamed on where it came from."""
+    try:
+        return _change(file, changes, str(file))
+    except ConfigError:
+        for number, (origin, path, _) in enumerate(changes):
+            others = [*changes[:number], *changes[number + 1 :]]
+            if _fits(file, others):
+                _change(file, changes, f"{origin} {path}")
+        raise
+
+
+def _change(file: Path, changes: Sequence[Change], origin: str) -> tuple[ExperimentConfig, dict[str, Any]]:
+    values = read_yaml(file)
+    for asked, path, value in changes:
+        _set_value(values, path, value, asked)
+    return parse_config(_AnyRecipes, values, origin), values
+
+
+def _set_value(values: dict[str, Any], path: str, value: Any, asked: str) -> None:  # noqa: ANN401
+    try:
+        set_value(values, path, value)
+    except ConfigError as error:
+        raise ConfigError(f"{asked} {error}") from error
+
+
+def _fits(file: Path, changes: Sequence[Change]) -> bool:
+    try:
+        _change(file, changes, str(file))
+    except ConfigError:
+        return False
+    return True
+
+
 def _point(
     config: SweepConfig,
     base: ExperimentConfig,
@@ -168,17 +216,22 @@ def _point(
     changed = json.loads(json.dumps(base_values))
     for swept, value in values.items():
         for path in paths_of(swept, base):
-            set_value(changed, path, [value] if path == "data.select.train" and swept != path else value)
+            one = [value] if path == "data.select.train" and swept != path else value
+            _set_value(changed, path, one, "over")
     changed["name"] = name
     said = ", ".join(f"{swept}={value}" for swept, value in values.items())
-    experiment = parse_config(ExperimentConfig, changed, f"over {said}")
+    experiment = parse_config(_AnyRecipes, changed, f"over {said}")
     if not getattr(experiment.data.select, config.split):
         raise ConfigError(f"split: no language is selected under data.select.{config.split}")
     reference = experiment.model_copy(update={"name": base.name}) == base
     kept = {name: method for name, method in experiment.methods.items() if name in config.methods}
-    return Point(
-        grid, values, experiment.model_copy(update={"methods": kept or experiment.methods}), reference
-    )
+    child = experiment.model_copy(update={"methods": kept or experiment.methods})
+    faults = recipe_faults(child, recipes_in_use(child))
+    if faults:
+        raise ConfigError(
+            f"over {said}: {'; '.join(faults)}; or leave its methods out of those that a sweep file runs"
+        )
+    return Point(grid, values, child, reference)
 
 
 def _cross(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -188,6 +241,11 @@ def _cross(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def _slug(values: dict[str, Any]) -> str:
     """``k-20``, as a part of an experiment's name."""
     text = "-".join(f"{name}-{json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
+    return _shorten(text)
+
+
+def _shorten(text: str) -> str:
+    """What may stand in a name and in a path of it."""
     slug = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
     return slug if len(slug) <= LONGEST_SLUG else f"{slug[:LONGEST_SLUG]}-{stable_hash(text)[:8]}"
 

@@ -4,7 +4,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -103,5 +103,19 @@ def code_state() -> str:
 
 
 def pin_requirements(packages: Iterable[str]) -> tuple[str, ...]:
-    """The packages at the versions that run here, without the local part (``+cpu``), which no index has."""
-    return tuple(f"{name}=={PackageVersion(version(name)).public}" for name in packages)
+    """The packages at the versions that run here, without the local part (``+cpu``), which no index has.
+
+    Raises:
+        TrackingError: one is not installed here, so that nothing tells its version.
+    """
+    return tuple(f"{name}=={_installed(name)}" for name in packages)
+
+
+def _installed(package: str) -> str:
+    try:
+        return PackageVersion(version(package)).public
+    except PackageNotFoundError as error:
+        raise TrackingError(
+            f"the model needs {package}, which is not installed where it is registered, so that its version "
+            f"cannot be pinned; pip install {package}"
+        ) from error

@@ -1,13 +1,22 @@
 """Names, values and the experiments that a sweep makes of them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from xampler.config import load_config
 from xampler.errors import ConfigError
-from xampler.pipeline.experiment import EncoderMethod, TrainedMethod, conf_folder
+from xampler.pipeline.experiment import (
+    EncoderMethod,
+    ExperimentConfig,
+    TrainedMethod,
+    conf_folder,
+    recipe_faults,
+    recipes_in_use,
+)
 from xampler.pipeline.sweep_config import Sweep, load_sweep, parse_over
 
 SIB200 = conf_folder() / "experiments" / "sib200.yaml"
@@ -61,11 +70,12 @@ def test_broken_words_are_named(words: list[str], complaint: str) -> None:
         parse_over(words)
 
 
-def test_short_names_reach_their_places() -> None:
-    sweep = load(
+def test_short_names_reach_their_places(tmp_path: Path) -> None:
+    over = [
         "recipe=contrastive", "k=1,20", "layer=1", "positives=2", "negatives=3", "source_lang=swh_Latn",
         "demonstrations=5", "mine.seed=4",
-    )  # fmt: skip
+    ]  # fmt: skip
+    sweep = load_sweep(write(tmp_path, methods=["untrained", "xampler"]), over, [])
     assert len(sweep.points) == 2
     point = sweep.points[1].experiment
     xampler, untrained = point.methods["xampler"], point.methods["untrained"]
@@ -79,11 +89,11 @@ def test_short_names_reach_their_places() -> None:
 
 
 def test_children_have_names_of_their_own() -> None:
-    sweep = load("k=1,10", "source_lang=eng_Latn,swh_Latn")
+    sweep = load("k=10,20", "source_lang=eng_Latn,swh_Latn")
     names = [point.experiment.name for point in sweep.points]
-    assert names[0] == "sib200-k-1-source_lang-eng_latn"
+    assert names[0] == "sib200-k-10-source_lang-eng_latn"
     assert len(set(names)) == 4
-    assert [point.reference for point in sweep.points] == [False, False, True, False]
+    assert [point.reference for point in sweep.points] == [True, False, False, False]
     encoders = "{model: mini, layer: 0, pooling: mean, prefix: abcdefghijklm},{model: mini}"
     long = load(f"methods.untrained.encoder={encoders}")
     assert all(len(point.experiment.name) < 90 for point in long.points)
@@ -97,9 +107,16 @@ def test_children_have_names_of_their_own() -> None:
         ("k=ten", "over k=ten: propose.k: Input should be a valid integer"),
         ("recipe=secret", "unknown recipe 'secret'; train.recipes has"),
         ("propose.kk=1", "propose.kk: unknown key"),
-        ("k=1,1", "a value is given twice"),
+        ("k=10,10", "a value is given twice"),
         ("k.x=1", "over k.x=1: .*unknown key"),
-        ("demonstrations.x=1", "'demonstrations' is not a mapping"),
+        ("demonstrations.x=1", "over demonstrations.x: 'demonstrations' is not a mapping"),
+        (
+            "k=20,1",
+            r"over k=1: train\.recipes\.infonce: hard_negatives 1 needs 2 candidates a query.* leave 1",
+        ),
+        ("k=7", r"over k=7: train\.recipes\.distill: candidates 8 needs 8 candidates a query"),
+        ("mine={positives: 3, negatives: 4}", r"train\.recipes\.distill: candidates 8 .* leave 7"),
+        ("train.ranks=17", r"train\.recipes\.paper: 17 ranks and micro-batches .* batch_size 16"),
     ],
 )
 def test_what_does_not_fit_is_named_before_anything_runs(over: str, complaint: str) -> None:
@@ -117,9 +134,68 @@ def test_an_experiment_without_values_is_refused() -> None:
         load()
 
 
+def test_only_recipes_that_a_child_trains_must_be_trainable(tmp_path: Path) -> None:
+    file = write(tmp_path, methods=["untrained", "xampler"], over={"k": [1]})
+    with pytest.raises(ConfigError, match=r"over k=1: train\.recipes\.infonce: .*; or leave its methods out"):
+        load_sweep(file, [], [])
+    assert load_sweep(file, [], ["train.recipes.infonce.hard_negatives=0"]).points
+    assert load_sweep(write(tmp_path, methods=["untrained"], set={"propose.k": 1}), [], []).points
+
+
+def test_an_experiment_with_a_recipe_that_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.recipes\.infonce: hard_negatives 10 needs 11 candidates"):
+        load_config(ExperimentConfig, SIB200, ["train.recipes.infonce.hard_negatives=10"])
+    unused = (
+        "train.recipes.unused={loss: distill, candidates: 99, learning_rate: 0.1, batch_size: 8, steps: 1, \
+evaluate_every: 1}"
+    )
+    experiment = load_config(ExperimentConfig, SIB200, [unused])
+    assert recipe_faults(experiment, recipes_in_use(experiment)) == []
+    [fault] = recipe_faults(experiment, experiment.train.recipes)
+    assert "train.recipes.unused: candidates 99" in fault
+
+
+def test_sweeps_of_the_command_do_not_share_a_folder(tmp_path: Path) -> None:
+    file = write(tmp_path, methods=["untrained"])
+    titles = [
+        load("k=10,20").title,
+        load("k=10,50").title,
+        load("k=10", "layer=1").title,
+        load("k=10,20", overrides=("demonstrations=3",)).title,
+        load_sweep(file, [], []).title,
+        load_sweep(file, ["methods.untrained.encoder.layer=1"], []).title,
+    ]
+    assert len(set(titles)) == len(titles)
+    assert re.fullmatch("sib200-k-[0-9a-f]{8}", titles[0])
+    assert load("k=10,20").title == titles[0], "the same sweep goes on where it was"
+    assert re.fullmatch("sib200-k-layer-[0-9a-f]{8}", titles[2])
+    assert titles[4] == "s"
+    assert re.fullmatch("s-methods-untrained-encoder-layer-[0-9a-f]{8}", titles[5])
+
+
+def test_a_wrong_change_is_blamed_on_where_it_was_asked_for(tmp_path: Path) -> None:
+    fine = {"propose.k": 20}
+    for path, value, complaint in (
+        ("data.selekt", {}, r"sweep\.yaml: set data\.selekt: data\.selekt: unknown key"),
+        ("demonstrations.x", 1, r"sweep\.yaml: set demonstrations\.x: 'demonstrations' is not a mapping"),
+        ("evaluate.base_method", "none", r"sweep\.yaml: set evaluate\.base_method: .*unknown method 'none'"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            load_sweep(write(tmp_path, set=fine | {path: value}), [], ["demonstrations=3"])
+    for given in ("data.selekt.x={}", "demonstrations.x=1"):
+        with pytest.raises(ConfigError, match=f"^--set {given.partition('=')[0]}: "):
+            load_sweep(write(tmp_path, set=fine), [], [given])
+        with pytest.raises(ConfigError, match=f"^--set {given.partition('=')[0]}: "):
+            load("k=10", overrides=(given,))
+    spoilt = tmp_path / "experiment.yaml"
+    spoilt.write_text(SIB200.read_text(encoding="utf-8") + "colour: red\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"experiment\.yaml: colour: unknown key"):
+        load_sweep(write(tmp_path, experiment=str(spoilt), set=fine), [], [])
+
+
 def write(folder: Path, **values: Any) -> Path:  # noqa: ANN401 - whatever a file may hold
     path = folder / "sweep.yaml"
-    values = {"name": "s", "experiment": str(SIB200), "over": {"k": [1]}} | values
+    values = {"name": "s", "experiment": str(SIB200), "over": {"k": [10]}} | values
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
 

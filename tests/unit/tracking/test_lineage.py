@@ -8,6 +8,8 @@ import pytest
 
 import xampler
 from xampler.errors import TrackingError
+from xampler.models.build import LanguageModelConfig
+from xampler.pipeline.lineage import PACKAGES, packages_of, resolved_revision
 from xampler.tracking import lineage as module
 from xampler.tracking.lineage import PREFIX, Lineage, SplitMetrics, code_state, pin_requirements
 
@@ -99,3 +101,32 @@ def test_requirements_are_pinned_to_what_an_index_has() -> None:
     [numpy, torch] = pin_requirements(["numpy", "torch"])
     assert numpy == f"numpy=={version('numpy')}"
     assert "+" not in torch
+
+
+def test_a_package_that_is_not_installed_is_named() -> None:
+    with pytest.raises(TrackingError, match="pip install no-such-package"):
+        pin_requirements(["numpy", "no-such-package"])
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        ({}, ()),
+        ({"adapter": "owner/adapter"}, ("peft",)),
+        ({"device_map": "auto"}, ("accelerate",)),
+        ({"quantization": "4bit"}, ("accelerate", "bitsandbytes")),
+    ],
+)
+def test_requirements_follow_how_the_language_model_is_loaded(
+    config: dict[str, str], more: tuple[str, ...]
+) -> None:
+    model = LanguageModelConfig.model_validate({"model": "owner/model"} | config)
+    assert packages_of(model) == (*PACKAGES, *more)
+
+
+def test_a_revision_is_the_commit_that_was_loaded() -> None:
+    commit = "c" * 40
+    assert resolved_revision(f"owner/model@{commit}", "owner/model", None) == commit
+    assert resolved_revision(f"owner/model@{commit}", "owner/model", "main") == commit
+    assert resolved_revision("0" * 64, "mini", None) is None
+    assert resolved_revision("", None, None) is None
