@@ -182,21 +182,18 @@ def _rows(kind: str, measured: Sequence[Measurement], tokens_P: NDArray[np.int64
 
 
 def signal_prompts(task: Task, pool: ParallelCorpus) -> list[str]:
-    """One-shot prompts: each of 60 sentences after each of its candidates, the nearest of the other 59.
-
-    A sentence is shown to ten others on average, as where all of a pool are queries and candidates.
-    """
-    drawn = np.random.default_rng(0).choice(pool.rows_of(POOL_LANG), size=_SIGNAL_QUERIES, replace=False)
-    texts = [pool.texts_S[row] for row in drawn]
-    labels = [pool.labels[pool.label_M[pool.meaning_S[row]]] for row in drawn]
+    """One-shot prompts: each query after each of the candidates that the mini encoder proposes."""
+    rows = pool.rows_of(POOL_LANG)
+    texts = [pool.texts_S[row] for row in rows]
+    queries = np.random.default_rng(0).choice(len(texts), size=_SIGNAL_QUERIES, replace=False)
     vectors = load_encoder(EncoderConfig(model="mini", device="cpu")).encode(texts)
-    ids = [f"{number:06}" for number in range(len(texts))]
-    itself = np.eye(len(texts), dtype=bool)
-    proposed = top_k(cosine_similarity(vectors, vectors), ids, _CANDIDATES, itself)
-    shown = [Demonstration(text, task.words_of(label)) for text, label in zip(texts, labels, strict=True)]
+    itself = queries[:, None] == np.arange(len(texts))[None, :]
+    similarity = cosine_similarity(vectors[queries], vectors)
+    proposed = top_k(similarity, [f"{row:06}" for row in rows], _CANDIDATES, itself)
+    shown = _demonstrations(task, pool)
     return [
-        build_prompt(task, text, [shown[candidate]])
-        for text, candidates in zip(texts, proposed, strict=True)
+        build_prompt(task, texts[query], [shown[candidate]])
+        for query, candidates in zip(queries, proposed, strict=True)
         for candidate in candidates
     ]
 
