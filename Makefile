@@ -9,6 +9,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := xampler jobs tests benchmarks
 
+# Python compiles what it imports once, also where the environment forbids to keep it: without, every process that
+# imports torch and transformers, each Spark worker too, starts some six seconds later.
+export PYTHONDONTWRITEBYTECODE =
+
 # The targets share one machine, one demo folder and one virtual environment, so `make -j` takes them in turn.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help

@@ -50,6 +50,14 @@ def test_prompts_are_packed(dtype: str) -> None:
     assert scorer.statistics.tokens_shared > 0
 
 
+def test_the_budget_becomes_what_fits() -> None:
+    prompts = [f"{SHOTS}Number {number} of the news is" for number in range(2000)]
+    scorer = load_language_model(LanguageModelConfig(model="mini", device="cuda", max_tokens=2047))
+    before = scorer._budget.tokens
+    scorer.score_labels(prompts, LABELS)
+    assert scorer._budget.tokens > before
+
+
 def test_scores_in_bfloat16_are_near() -> None:
     half, whole = score("cuda", "bfloat16"), score("cpu", "float32")
     np.testing.assert_allclose(half, whole, atol=0.5)  # 0.13 at most on a CPU

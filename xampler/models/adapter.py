@@ -7,7 +7,6 @@ the tokenizer to them.
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -35,6 +34,8 @@ def load_adapted(base: Path, adapter: Path, vocabulary: int, options: dict[str, 
     Raises:
         ModelError: the adapter has no safetensors weights.
     """
+    from peft import PeftModel  # a model without adapter needs torch and transformers alone
+
     weights = adapter / _WEIGHTS
     if not weights.is_file():
         raise ModelError(f"adapter {str(adapter)!r}: expected {_WEIGHTS}; convert its weights to safetensors")

@@ -19,7 +19,7 @@ from xampler.models.label_tokens import LabelTokens, PromptTokenizer, TokenizedP
 from xampler.models.label_trie import longest_tail
 from xampler.models.memory import TokenBudget
 
-# Measured best on one CPU core; a GPU wants enough tokens to fill it and halves them where memory ends.
+# Measured best on one CPU core; on a GPU what the first batch has, which tells how many tokens fit.
 _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16384}
 _TRUNCATED_TEXTS = 65_536  # kept at most
 
@@ -44,7 +44,8 @@ class CausalLanguageModel:
         self._truncate = functools.lru_cache(_TRUNCATED_TEXTS)(self._tokenizer.truncate)
         self._max_tokens = min(max_tokens, _positions(model))
         tokens = tokens_per_batch or _TOKENS_PER_BATCH.get(model.device.type, 2048)
-        self._budget = TokenBudget(tokens, model.device)
+        devices = {parameter.device for parameter in model.parameters()}
+        self._budget = TokenBudget(tokens, devices, fixed=tokens_per_batch is not None)
         self._engine: Engine = choose_engine(model)
 
     @property

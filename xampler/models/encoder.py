@@ -63,7 +63,8 @@ class TransformerEncoder:
         self.prefix = prefix
         self.max_tokens = min(max_tokens, layout.max_tokens or sys.maxsize, _positions(model, tokenizer))
         tokens = tokens_per_batch or _TOKENS_PER_BATCH.get(model.device.type, 2048)
-        self._budget = TokenBudget(tokens, model.device)
+        devices = {parameter.device for parameter in model.parameters()}
+        self._budget = TokenBudget(tokens, devices, fixed=tokens_per_batch is not None)
         if self.layer is not None and model.config.model_type in _SLICEABLE:
             stack: Any = model.encoder
             stack.layer = stack.layer[: self.layer]

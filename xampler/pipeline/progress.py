@@ -16,9 +16,12 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Advance(Protocol):
-    """Called with what is done since, in rows or steps, and the tokens that a language model read for it."""
+    """Called with what is done since, in rows or steps, and the tokens that a language model read for it.
 
-    def __call__(self, rows: int, tokens: int = 0) -> None: ...
+    ``more``: what else to show, of all that is done so far.
+    """
+
+    def __call__(self, rows: int, tokens: int = 0, more: str = "") -> None: ...
 
 
 class Progress:
@@ -32,7 +35,7 @@ class Progress:
     def track(self, what: str, total: int, unit: str = "rows") -> Iterator[Advance]:
         """Show work on ``total`` rows, or other units, while the block runs."""
         if self._quiet:
-            yield lambda rows, tokens=0: None
+            yield lambda rows, tokens=0, more="": None
         elif self._console.is_terminal:
             with self._bar(what, total, unit) as advance:
                 yield advance
@@ -52,29 +55,33 @@ class Progress:
             task = bar.add_task(what, total=total, rates="")
             rates = _Rates(unit)
 
-            def advance(rows: int, tokens: int = 0) -> None:
-                rates.add(rows, tokens)
+            def advance(rows: int, tokens: int = 0, more: str = "") -> None:
+                rates.add(rows, tokens, more)
                 bar.update(task, advance=rows, rates=rates.say())
 
             yield advance
 
 
 class _Rates:
-    """Rows, or other units, and where there are any tokens per second since the start."""
+    """Rows or other units, and tokens where there are any, per second since the start; what else is told."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
+        self._more = ""
         self.rows = self.tokens = 0
         self._started = time.monotonic()
 
-    def add(self, rows: int, tokens: int) -> None:
+    def add(self, rows: int, tokens: int, more: str) -> None:
         self.rows += rows
         self.tokens += tokens
+        self._more = more
 
     def say(self) -> str:
         seconds = max(time.monotonic() - self._started, 1e-9)
-        rows = f"{self.rows / seconds:,.{0 if self._unit == 'rows' else 1}f} {self._unit}/s"
-        return f"{rows}, {self.tokens / seconds:,.0f} tokens/s" if self.tokens else rows
+        rates = [f"{self.rows / seconds:,.{0 if self._unit == 'rows' else 1}f} {self._unit}/s"]
+        if self.tokens:
+            rates.append(f"{self.tokens / seconds:,.0f} tokens/s")
+        return ", ".join([*rates, self._more] if self._more else rates)
 
 
 class _Lines:
@@ -83,8 +90,8 @@ class _Lines:
         self._rates = _Rates(unit)
         self._last = time.monotonic()
 
-    def __call__(self, rows: int, tokens: int = 0) -> None:
-        self._rates.add(rows, tokens)
+    def __call__(self, rows: int, tokens: int = 0, more: str = "") -> None:
+        self._rates.add(rows, tokens, more)
         now = time.monotonic()
         if now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now

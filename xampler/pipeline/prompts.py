@@ -161,7 +161,8 @@ def commit_chunks(
                 engines.store.insert_missing(table, computed.select(*table.column_names))
                 lost = {name: lost[name] + found[name] for name in TRUNCATIONS}
             computed.unpersist()
-            advance(found["rows"], counts.value["tokens"] - tokens)
+            figures = _shares(counts.value, time.monotonic() - started)
+            advance(found["rows"], counts.value["tokens"] - tokens, _say(figures, sum(lost.values())))
             tokens = counts.value["tokens"]
     if any(lost.values()):
         logger.warning(
@@ -181,6 +182,12 @@ def _shares(counts: dict[str, int], seconds: float) -> dict[str, float]:
         "prefix_hit_rate": counts["tokens_shared"] / max(1, counts["tokens"]),
         "padding_share": counts["tokens_padding"] / max(1, computed),
     }
+
+
+def _say(figures: dict[str, float], truncations: int) -> str:
+    """What shows while the work goes on."""
+    said = f"{figures['prefix_hit_rate']:.0%} shared, {figures['padding_share']:.0%} padding"
+    return f"{said}, {truncations:,} truncations" if truncations else said
 
 
 class _AddUp(AccumulatorParam[dict[str, int]]):

@@ -41,6 +41,42 @@ def test_importing_costs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_torch_and_transformers_are_enough(language_model_folder: Path) -> None:
+    code = """
+import re, sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+needed = set()
+
+def need(name):
+    if (name := name.lower().replace("_", "-")) in needed:
+        return
+    try:
+        requirements = requires(name) or []
+    except PackageNotFoundError:
+        return
+    needed.add(name)
+    for requirement in requirements:
+        if "extra ==" not in requirement:
+            need(re.match(r"[A-Za-z0-9_.-]+", requirement)[0])
+
+need("torch"), need("transformers")
+for module, names in packages_distributions().items():
+    if module != "xampler" and not {name.lower().replace("_", "-") for name in names} & needed:
+        sys.modules[module] = None  # as if it were not installed
+
+import xampler
+
+assert sys.modules["peft"] is sys.modules["pandas"] is sys.modules["pyspark"] is None
+assert xampler.score_labels(sys.argv[1], ["water is"], ["sports", "health"]).shape == (1, 2)
+demonstrations = [[("water", "health")]]
+assert xampler.score_demonstrations(sys.argv[1], ["x"], demonstrations, ["sports", "health"]).shape == (1, 2)
+assert len(xampler.embed_texts("mini", ["water"])) == 1
+"""
+    command = [sys.executable, "-c", code, str(language_model_folder)]
+    subprocess.run(command, check=True)
+
+
 def test_scorer_id_follows_content_not_place(language_model_folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(language_model_folder, copy)

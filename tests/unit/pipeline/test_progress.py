@@ -20,10 +20,10 @@ def test_lines_tell_rows_and_tokens(
     ):
         advance(40, 2000)
         advance(20, 1000)  # too soon for another line
-        advance(40, 1000)
+        advance(40, 1000, "52% shared")
     assert caplog.messages == [
         "scores: 40 of 100 rows, 2 rows/s, 100 tokens/s",
-        "scores: 100 of 100 rows, 2 rows/s, 100 tokens/s",
+        "scores: 100 of 100 rows, 2 rows/s, 100 tokens/s, 52% shared",
     ]
 
 
