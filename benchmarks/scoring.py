@@ -95,8 +95,10 @@ def run_scoring(pool: ParallelCorpus, tests: ParallelCorpus) -> str:
 
 
 def _kinds(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, folder: Path) -> Iterator[Kind]:
-    signal = signal_prompts(task, pool)
-    yield Kind("one-shot, signal", signal, _EVERY_ONE_SHOT)
+    together = signal_prompts(task, pool, shared=True)
+    own = signal_prompts(task, pool, shared=False)
+    yield Kind("one-shot, each its own", own, _EVERY_ONE_SHOT)
+    yield Kind("one-shot, shared", together, _EVERY_ONE_SHOT)
     for count, name in ((5, "five-shot"), (10, "ten-shot")):
         for shared, how in ((False, "each its own"), (True, "shared")):
             prompts = many_shot_prompts(task, pool, tests, count, shared=shared)
@@ -104,11 +106,11 @@ def _kinds(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, folder: Path
     many_rows = folder / "many-rows"
     make_many_rows(many_rows)
     # Larger batches of the harness take several GB of logits.
-    yield Kind(f"one-shot, {_MALA_ROWS:,} rows", signal, _EVERY_ONE_SHOT, many_rows, harness=(1,))
+    yield Kind(f"one-shot, {_MALA_ROWS:,} rows", own, _EVERY_ONE_SHOT, many_rows, harness=(1,))
     for shape in _SHAPES:
         random = folder / shape.name
         make_random(random, shape, pool)
-        yield Kind(f"one-shot, {shape.name}", signal, _EVERY_ONE_SHOT, random, harness=(1, 32))
+        yield Kind(f"one-shot, {shape.name}", together, _EVERY_ONE_SHOT, random, harness=(1, 32))
 
 
 def make_many_rows(folder: Path) -> None:
@@ -181,19 +183,27 @@ def _rows(kind: str, measured: Sequence[Measurement], tokens_P: NDArray[np.int64
     ]
 
 
-def signal_prompts(task: Task, pool: ParallelCorpus) -> list[str]:
-    """One-shot prompts: each query after each of the candidates that the mini encoder proposes."""
+def signal_prompts(task: Task, pool: ParallelCorpus, *, shared: bool) -> list[str]:
+    """One-shot prompts: each of 60 queries after each of the candidates that the mini encoder proposes.
+
+    Args:
+        shared: candidates are the queries themselves, so that one is shown to ten queries on average, as
+            where the whole pool is scored; else all sentences of the pool, so that few are shown twice.
+    """
     rows = pool.rows_of(POOL_LANG)
+    drawn = np.random.default_rng(0).choice(len(rows), size=_SIGNAL_QUERIES, replace=False)
+    if shared:
+        rows, drawn = rows[drawn], np.arange(_SIGNAL_QUERIES)
     texts = [pool.texts_S[row] for row in rows]
-    queries = np.random.default_rng(0).choice(len(texts), size=_SIGNAL_QUERIES, replace=False)
+    labels = [pool.labels[pool.label_M[pool.meaning_S[row]]] for row in rows]
     vectors = load_encoder(EncoderConfig(model="mini", device="cpu")).encode(texts)
-    itself = queries[:, None] == np.arange(len(texts))[None, :]
-    similarity = cosine_similarity(vectors[queries], vectors)
-    proposed = top_k(similarity, [f"{row:06}" for row in rows], _CANDIDATES, itself)
-    shown = _demonstrations(task, pool)
+    itself = drawn[:, None] == np.arange(len(texts))[None, :]
+    similarity = cosine_similarity(vectors[drawn], vectors)
+    proposed = top_k(similarity, [f"{number:06}" for number in range(len(texts))], _CANDIDATES, itself)
+    shown = [Demonstration(text, task.words_of(label)) for text, label in zip(texts, labels, strict=True)]
     return [
         build_prompt(task, texts[query], [shown[candidate]])
-        for query, candidates in zip(queries, proposed, strict=True)
+        for query, candidates in zip(drawn, proposed, strict=True)
         for candidate in candidates
     ]
 

@@ -217,7 +217,7 @@ def write_spec(tmp_path: Path) -> Callable[[str], Path]:
         recipe = InfoNceRecipe(
             loss="infonce",
             temperature=0.1,
-            learning_rate=1e-3,
+            learning_rate=1e-4,
             batch_size=8,
             steps=4,
             evaluate_every=2,
@@ -256,8 +256,8 @@ def test_ranks_on_executors(
     )
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
-        # Training moves them by 20 times that; Adam enlarges the rounding of gradients near nothing.
-        torch.testing.assert_close(weight, expected[name], atol=1e-4, rtol=0)
+        # Training moves them by 20 times that.
+        torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=0)
 
     shutil.rmtree(output)
     (output.with_name("shards") / "part-0.parquet").unlink()
