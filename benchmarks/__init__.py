@@ -6,10 +6,12 @@ Shapes: N texts, D columns.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+EMBEDDED = Path(__file__).parents[1] / "xampler" / "data" / "embedded"
 _ROUNDS = 3
 
 
@@ -37,12 +39,12 @@ class Measurement:
         return float(np.abs(self.rows_ND - whole.rows_ND[:: self.way.every]).max())
 
 
-def measure(ways: Sequence[Way], texts: Sequence[str]) -> list[Measurement]:
-    """Run the ways in turn, three times over: the medians, so that a busy moment counts for none of them."""
+def measure(ways: Sequence[Way], texts: Sequence[str], rounds: int = _ROUNDS) -> list[Measurement]:
+    """Run the ways in turn, ``rounds`` times: the medians, so that a busy moment counts for none of them."""
     given = [list(texts[:: way.every]) for way in ways]
     for way, own in zip(ways, given, strict=True):
         way.compute(own[:2])  # buffers and threads are made at the first call
-    rounds = [[_measure_once(way, own) for way, own in zip(ways, given, strict=True)] for _ in range(_ROUNDS)]
+    runs_of = [[_measure_once(way, own) for way, own in zip(ways, given, strict=True)] for _ in range(rounds)]
     return [
         Measurement(
             way=runs[0].way,
@@ -51,7 +53,7 @@ def measure(ways: Sequence[Way], texts: Sequence[str]) -> list[Measurement]:
             cpu_s=float(np.median([run.cpu_s for run in runs])),
             rows_ND=runs[0].rows_ND,
         )
-        for runs in zip(*rounds, strict=True)
+        for runs in zip(*runs_of, strict=True)
     ]
 
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-_EMBEDDED = Path(__file__).parents[1] / "xampler" / "data" / "embedded"
+from benchmarks import EMBEDDED
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="SIB-200 folder, or another in its layout.")] = _EMBEDDED,
+    data: Annotated[Path, typer.Option(help="SIB-200 folder, or another in its layout.")] = EMBEDDED,
     threads: Annotated[int, typer.Option(min=1, max=2, help="Of torch and of the tokenizers.")] = 1,
 ) -> None:
     """Measure scoring and embedding with the mini models beside their peers, on the CPU."""

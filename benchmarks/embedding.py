@@ -6,7 +6,6 @@ Shapes: N texts, D dimensions, S sentences of a corpus.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from xampler.models.build import EncoderConfig, encoder_folder, load_encoder
 
 _TEXTS = 408
 _NEAREST = 10
-_XLMR_ROWS = 250_002
+_XLMR_ROWS, GLOT500_ROWS = 250_002, 401_145
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 # ISO 639-3 codes of the languages that XLM-R's tokenizer was trained on, as SIB-200 writes them.
 _XLMR_LANGUAGES = (
@@ -32,7 +31,7 @@ _XLMR_LANGUAGES = (
     "pan pbt pes plt pol por ron rus san sin slk slv snd som spa srp sun swe swh "  # codespell:ignore
     "tam tel tgl tha tur uig ukr urd uzn vie xho ydd zho zsm"  # codespell:ignore
 )
-_HEADER = (
+EMBEDDING_HEADER = (
     "encoder",
     "way",
     "sentences",
@@ -51,8 +50,12 @@ def run_embedding(pool: ParallelCorpus, tests: ParallelCorpus) -> str:
     with TemporaryDirectory() as folder:
         make_xlmr_shape(Path(folder), pool)
         names = {"mini": "mini", "minilm": "minilm", "XLM-R shape": folder}
-        rows = [cells for name, model in names.items() for cells in _rows(name, measure(_ways(model), texts))]
-    return markdown_table(_HEADER, rows)
+        rows = [
+            cells
+            for name, model in names.items()
+            for cells in encoder_rows(name, measure(encoder_ways(model), texts))
+        ]
+    return markdown_table(EMBEDDING_HEADER, rows)
 
 
 def sentences_of_all_languages(corpus: ParallelCorpus) -> list[str]:
@@ -105,19 +108,21 @@ def make_xlmr_shape(
     ).save_pretrained(folder)
 
 
-def _ways(model: str) -> list[Way]:
+def encoder_ways(model: str, device: str = "cpu") -> list[Way]:
+    """Theirs and ours, each in float32 and in bfloat16."""
+    whole = EncoderConfig(model=model, device=device)
+    half = EncoderConfig(model=model, device=device, dtype="bfloat16")
     return [
-        Way("sentence-transformers", _theirs(model, "float32")),
-        Way("sentence-transformers, bf16", _theirs(model, "bfloat16")),
-        Way("xampler", load_encoder(EncoderConfig(model=model, device="cpu")).encode),
-        Way("xampler, bf16", load_encoder(EncoderConfig(model=model, device="cpu", dtype="bfloat16")).encode),
+        Way("sentence-transformers", _theirs(whole)),
+        Way("sentence-transformers, bf16", _theirs(half)),
+        Way("xampler", load_encoder(whole).encode),
+        Way("xampler, bf16", load_encoder(half).encode),
     ]
 
 
-def _theirs(model: str, dtype: Literal["float32", "bfloat16"]) -> Callable[[list[str]], NDArray[np.floating]]:
-    config = EncoderConfig(model=model, device="cpu")
-    kwargs = {"dtype": getattr(torch, dtype)}
-    theirs = SentenceTransformer(str(encoder_folder(config)), device="cpu", model_kwargs=kwargs)
+def _theirs(config: EncoderConfig) -> Callable[[list[str]], NDArray[np.floating]]:
+    kwargs = {"dtype": getattr(torch, config.dtype)}
+    theirs = SentenceTransformer(str(encoder_folder(config)), device=config.device, model_kwargs=kwargs)
     theirs.max_seq_length = min(theirs.max_seq_length or config.max_tokens, config.max_tokens)
 
     def encode(texts: list[str]) -> NDArray[np.floating]:
@@ -127,7 +132,8 @@ def _theirs(model: str, dtype: Literal["float32", "bfloat16"]) -> Callable[[list
     return encode
 
 
-def _rows(encoder: str, measured: Sequence[Measurement]) -> list[list[str]]:
+def encoder_rows(encoder: str, measured: Sequence[Measurement]) -> list[list[str]]:
+    """Of the table, in the order of :func:`encoder_ways`."""
     theirs, _, ours, _ = measured
     return [
         [
@@ -146,13 +152,13 @@ def _rows(encoder: str, measured: Sequence[Measurement]) -> list[list[str]]:
 
 
 def _overlap(left_ND: NDArray[np.floating], right_ND: NDArray[np.floating]) -> float:
-    """Mean share of each text's nearest others that both find."""
+    """Mean share of each text's nearest others that both find, among the first 408."""
     near = [_nearest(vectors_ND) for vectors_ND in (left_ND, right_ND)]
     return float(np.mean([len(set(a) & set(b)) / _NEAREST for a, b in zip(*near, strict=True)]))
 
 
 def _nearest(vectors_ND: NDArray[np.floating]) -> list[list[int]]:
-    whole_ND = vectors_ND.astype(np.float32)
+    whole_ND = vectors_ND[:_TEXTS].astype(np.float32)
     ids = [f"{number:06}" for number in range(len(whole_ND))]
     itself_NN = np.eye(len(whole_ND), dtype=bool)
     found = top_k(cosine_similarity(whole_ND, whole_ND), ids, _NEAREST, itself_NN)

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _MOST = 16  # a larger batch of ten-shot prompts takes several GB of logits
 NOT_INSTALLED = "lm-evaluation-harness is left out: it is not installed (pip install 'xampler[bench]')"
@@ -26,15 +24,21 @@ def has_harness() -> bool:
 class HarnessModel:
     """A model as its ``HFLM`` class runs it: one request per prompt and label, in padded batches."""
 
-    def __init__(self, folder: Path, label_words: Sequence[str], batch_size: int | str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        label_words: Sequence[str],
+        batch_size: int | str,
+    ) -> None:
         from lm_eval.models.huggingface import HFLM
 
         self.label_words = label_words
         self.model = HFLM(
-            pretrained=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
-            tokenizer=AutoTokenizer.from_pretrained(folder),
+            pretrained=model.eval(),
+            tokenizer=tokenizer,
             backend="causal",
-            device="cpu",
+            device=str(model.device),
             batch_size=batch_size,
             max_batch_size=_MOST,
         )

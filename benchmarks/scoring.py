@@ -3,7 +3,7 @@
 Shapes: P prompts, L labels, B requests of a batch, T tokens, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,8 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -37,7 +39,7 @@ _PAPER_BATCHES = (8, 2)
 _HARNESS_BATCHES: tuple[int | str, ...] = (1, 32, "auto")
 # Coprime to the numbers of candidates and languages, so that every n-th prompt takes turns among them.
 _EVERY_ONE_SHOT, _EVERY_MANY_SHOT = 29, 37
-_MALA_ROWS = 260_164
+MALA_ROWS = 260_164
 
 _LAYERS = 8
 
@@ -106,7 +108,7 @@ def _kinds(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, folder: Path
     many_rows = folder / "many-rows"
     make_many_rows(many_rows)
     # Larger batches of the harness take several GB of logits.
-    yield Kind(f"one-shot, {_MALA_ROWS:,} rows", own, _EVERY_ONE_SHOT, many_rows, harness=(1,))
+    yield Kind(f"one-shot, {MALA_ROWS:,} rows", own, _EVERY_ONE_SHOT, many_rows, harness=(1,))
     for shape in _SHAPES:
         random = folder / shape.name
         make_random(random, shape, pool)
@@ -118,7 +120,7 @@ def make_many_rows(folder: Path) -> None:
     mini = MINI_MODELS / "language_model"
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(mini, dtype=torch.float32)
-    model.resize_token_embeddings(_MALA_ROWS, mean_resizing=False)
+    model.resize_token_embeddings(MALA_ROWS, mean_resizing=False)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(mini).save_pretrained(folder)
 
@@ -148,13 +150,15 @@ def make_random(folder: Path, shape: Shape, pool: ParallelCorpus) -> None:
 def _ways(kind: Kind, label_words: Sequence[str]) -> list[Way]:
     """The paper's own batch first, ours last."""
     ours = load_language_model(LanguageModelConfig(model=str(kind.folder), device="cpu"))
-    plain = PlainModel(kind.folder, label_words)
+    model = AutoModelForCausalLM.from_pretrained(kind.folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(kind.folder)
+    plain = PlainModel(model, tokenizer, label_words)
     papers = [
         Way(f"paper's, batch {size}", partial(plain.score_as_paper, batch=size), kind.every)
         for size in _PAPER_BATCHES
     ]
     harness = [
-        Way(f"lm_eval, batch {size}", HarnessModel(kind.folder, label_words, size).score, kind.every)
+        Way(f"lm_eval, batch {size}", HarnessModel(model, tokenizer, label_words, size).score, kind.every)
         for size in (kind.harness if has_harness() else ())
     ]
     return [
@@ -195,12 +199,11 @@ def signal_prompts(task: Task, pool: ParallelCorpus, *, shared: bool) -> list[st
     if shared:
         rows, drawn = rows[drawn], np.arange(_SIGNAL_QUERIES)
     texts = [pool.texts_S[row] for row in rows]
-    labels = [pool.labels[pool.label_M[pool.meaning_S[row]]] for row in rows]
     vectors = load_encoder(EncoderConfig(model="mini", device="cpu")).encode(texts)
     itself = drawn[:, None] == np.arange(len(texts))[None, :]
     similarity = cosine_similarity(vectors[drawn], vectors)
     proposed = top_k(similarity, [f"{number:06}" for number in range(len(texts))], _CANDIDATES, itself)
-    shown = [Demonstration(text, task.words_of(label)) for text, label in zip(texts, labels, strict=True)]
+    shown = demonstrations_of(task, pool, rows)
     return [
         build_prompt(task, texts[query], [shown[candidate]])
         for query, candidates in zip(drawn, proposed, strict=True)
@@ -220,7 +223,7 @@ def many_shot_prompts(
     langs = rng.choice(tests.langs, size=min(_LANGUAGES, len(tests.langs)), replace=False)
     meanings = rng.choice(len(tests.label_M), size=_TRANSLATED_QUERIES, replace=False)
     rows = {lang: tests.rows_of(lang) for lang in langs}
-    shown = _demonstrations(task, pool)
+    shown = demonstrations_of(task, pool, pool.rows_of(POOL_LANG))
     prompts = []
     for meaning in meanings:
         drawn = rng.permutation(len(shown))[:count]
@@ -233,21 +236,25 @@ def many_shot_prompts(
     return prompts
 
 
-def _demonstrations(task: Task, pool: ParallelCorpus) -> list[Demonstration]:
-    labels = [pool.labels[pool.label_M[pool.meaning_S[row]]] for row in pool.rows_of(POOL_LANG)]
+def demonstrations_of(task: Task, corpus: ParallelCorpus, rows: Iterable[int]) -> list[Demonstration]:
+    """Sentences of a corpus with their labels' words."""
     return [
-        Demonstration(pool.texts_S[row], task.words_of(label))
-        for row, label in zip(pool.rows_of(POOL_LANG), labels, strict=True)
+        Demonstration(
+            corpus.texts_S[row], task.words_of(corpus.labels[corpus.label_M[corpus.meaning_S[row]]])
+        )
+        for row in rows
     ]
 
 
 class PlainModel:
-    """A language model as transformers loads it, asked in plain ways."""
+    """A language model as transformers makes it, asked in plain ways."""
 
-    def __init__(self, folder: Path, label_words: Sequence[str]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, label_words: Sequence[str]
+    ) -> None:
         self.label_words = label_words
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.tokenizer = tokenizer
+        self.model = model.eval()
 
     @torch.inference_mode()
     def score_as_paper(self, prompts: Sequence[str], batch: int) -> NDArray[np.float64]:
@@ -287,7 +294,7 @@ class PlainModel:
     def _score_batch(self, requests: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         # Padding stands on the right, where a causal model does not look.
         rows = [torch.tensor([*context, *label][:-1]) for context, label in requests]
-        tokens_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        tokens_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.model.device)
         log_probs_BTV = torch.log_softmax(self.model(tokens_BT, use_cache=False).logits, dim=-1)
         scores = []
         for log_probs_TV, (context, label) in zip(log_probs_BTV, requests, strict=True):

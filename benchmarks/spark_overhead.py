@@ -18,7 +18,7 @@ import pandas as pd
 import typer
 import yaml
 
-from benchmarks import markdown_table
+from benchmarks import EMBEDDED, markdown_table
 from xampler.pipeline.context import Context
 from xampler.pipeline.entry import Screen, open_experiment
 from xampler.pipeline.experiment import conf_folder
@@ -28,11 +28,9 @@ from xampler.pipeline.score import one_shot_work, score_part
 from xampler.pipeline.stage import run_part
 from xampler.tables.schema import SCORES
 
-_EMBEDDED = Path(__file__).parents[1] / "xampler" / "data" / "embedded"
-
 
 def main(
-    data: Annotated[Path, typer.Option(help="SIB-200 folder, or another in its layout.")] = _EMBEDDED,
+    data: Annotated[Path, typer.Option(help="SIB-200 folder, or another in its layout.")] = EMBEDDED,
     ivy: Annotated[Path, typer.Option(help="Where the Delta jars are kept.")] = Path(".xampler/ivy"),
 ) -> None:
     """Measure the score stage beside the bare scorer, with the mini language model, one worker each."""

@@ -32,8 +32,8 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
-from benchmarks import markdown_table
-from benchmarks.embedding import make_xlmr_shape
+from benchmarks import EMBEDDED, markdown_table
+from benchmarks.embedding import GLOT500_ROWS, make_xlmr_shape
 from xampler.core.pairing import NEGATIVE, POSITIVE, TRAIN
 from xampler.mini.data import POOL_LANG, ParallelCorpus, read_corpus
 from xampler.models.build import EncoderConfig
@@ -46,8 +46,6 @@ from xampler.training.recipe import EngineConfig, InfoNceRecipe, TrainingSpec
 from xampler.training.start import load_starting_encoder
 from xampler.training.throughput import peak_flops, training_flops
 
-_EMBEDDED = Path(__file__).parents[1] / "xampler" / "data" / "embedded"
-_GLOT500_ROWS = 401_145
 _WARM_UP = 2  # steps that are not counted
 _PLAIN = "sentence-transformers"
 _HEADER = (
@@ -65,7 +63,7 @@ Rows = Literal["all", "seen", "none"]
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="SIB-200 folder, or another in its layout.")] = _EMBEDDED,
+    data: Annotated[Path, typer.Option(help="SIB-200 folder, or another in its layout.")] = EMBEDDED,
     steps: Annotated[int, typer.Option(min=1, help="Measured steps; two more come before.")] = 8,
     batch_size: Annotated[int, typer.Option(min=2)] = 16,
     hidden: Annotated[int, typer.Option(help="A multiple of twelve; Glot500's is 768.")] = 768,
@@ -76,7 +74,7 @@ def main(
     corpus = read_corpus(data, "train")
     with TemporaryDirectory() as folder:
         encoder, shards = Path(folder, "encoder"), Path(folder, "shards")
-        make_xlmr_shape(encoder, corpus, rows=_GLOT500_ROWS, layers=layers, hidden=hidden)
+        make_xlmr_shape(encoder, corpus, rows=GLOT500_ROWS, layers=layers, hidden=hidden)
         shards.mkdir()
         pq.write_table(pa.Table.from_pylist(_judged(corpus)), shards / "part-0.parquet")
         recipe = InfoNceRecipe(
