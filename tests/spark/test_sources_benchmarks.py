@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from xampler.pipeline.sources import (
     load_languages,
     read_texts,
 )
+from xampler.pipeline.sources.files import source_state
 
 pytestmark = pytest.mark.spark
 
@@ -376,3 +378,18 @@ def test_published_data_is_read_whole(
     assert {row["split"]: row["count"] for row in found.texts.groupBy("split").count().collect()} == expected
     assert found.rejected.count() == 0
     assert {row["label"] for row in found.texts.select("label").distinct().collect()} == set(task.labels)
+
+
+def test_contents_count_not_times(spark: SparkSession, tmp_path: Path) -> None:
+    source = parse_config(Sib200Source, {"format": "sib200", "root": str(tmp_path)}, "source")
+    folder = tmp_path / "data" / "annotated" / "eng_Latn"
+    file = write_tsv(folder / "train.tsv", [("1", "travel", "A train.")])
+    before = source_state(spark, source)
+    os.utime(file, ns=(1, 1))
+    assert source_state(spark, source) == before
+    write_tsv(file, [("1", "sports", "A train.")])
+    assert source_state(spark, source) != before
+    write_tsv(file, [("1", "travel", "A train.")])
+    assert source_state(spark, source) == before
+    file.rename(file.with_name("dev.tsv"))
+    assert source_state(spark, source) != before

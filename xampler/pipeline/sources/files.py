@@ -1,31 +1,42 @@
 """The state of the files behind a source, so that a change to them is noticed."""
 
+import hashlib
+from pathlib import Path
+
 from pyspark.sql import SparkSession
 
 from xampler.core.text import stable_hash
+from xampler.errors import DataError
 from xampler.pipeline.sources.benchmarks import find_folder
 from xampler.pipeline.sources.config import Source, TableSource
 from xampler.pipeline.sources.table_files import absolute, explain_read_errors
 
 
 def source_state(spark: SparkSession, source: Source) -> list[str]:
-    """One hash per file (path, size, time of change), sorted; none for a data set on the hub.
+    """One hash per file, sorted; none for a data set on the hub.
 
-    Own data is listed by Spark, wherever Spark finds it: patterns and object stores included.
+    Of a benchmark's files the contents count, so that a folder fetched anew is the same. Own data, which may
+    be large, goes by path, size and time of change; Spark lists it: patterns and object stores included.
 
     Raises:
-        DataError: there is no such folder or file.
+        DataError: there is no such folder or file, or a file of a benchmark cannot be read.
     """
     if isinstance(source, TableSource):
         return _state_of_delta(spark, source) if source.kind == "delta" else _state_of_table(spark, source)
     root = getattr(source, "root", None)
     if root is None:
         return []
-    files = (path for path in find_folder(root).rglob("*") if path.is_file())
-    return sorted(
-        stable_hash(str(path.resolve()), str(path.stat().st_size), str(path.stat().st_mtime_ns))
-        for path in files
-    )
+    folder = find_folder(root)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(stable_hash(str(path.relative_to(folder)), _content(path)) for path in files)
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _state_of_table(spark: SparkSession, source: TableSource) -> list[str]:
