@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xampler.core.ports import ScoringStatistics
 from xampler.errors import DataError, LabelWordError
+from xampler.models.cpu_linear import speed_up
 from xampler.models.engine_choice import choose_engine
 from xampler.models.engines import Batch, Engine
 from xampler.models.label_tokens import LabelTokens, PromptTokenizer, TokenizedPrompt
@@ -47,6 +48,7 @@ class CausalLanguageModel:
         devices = {parameter.device for parameter in model.parameters()}
         self._budget = TokenBudget(tokens, devices, fixed=tokens_per_batch is not None)
         self._engine: Engine = choose_engine(model)
+        speed_up(model.get_decoder())
 
     @property
     def max_tokens(self) -> int:

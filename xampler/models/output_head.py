@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from xampler.errors import ModelError
+from xampler.models.cpu_linear import Linear, make_linears
 
 # Columns of the vocabulary at a time: the logits of a few hundred rows then stay in a core's cache, and on
 # any device a batch never holds more than rows x columns of them.
@@ -29,10 +30,19 @@ class OutputHead:
             )
         self.weight: torch.Tensor = layer.weight  # [V, H]
         self.bias: torch.Tensor | None = layer.bias
+        self._blocks = self._make_blocks()
         # Gemma caps logits, Cohere multiplies and Granite divides them, all outside of the layer.
         self.cap = getattr(config, "final_logit_softcapping", None)
         self.scale = (getattr(config, "logit_scale", None) or 1.0) / (
             getattr(config, "logits_scaling", None) or 1.0
+        )
+
+    def _make_blocks(self) -> list[Linear]:
+        """Logits of some columns of the vocabulary each."""
+        columns = _COLUMNS.get(self.weight.device.type, _COLUMNS_ELSEWHERE)
+        parts = [slice(first, first + columns) for first in range(0, len(self.weight), columns)]
+        return make_linears(
+            [(self.weight[part], None if self.bias is None else self.bias[part]) for part in parts]
         )
 
     def log_probs(
@@ -53,12 +63,9 @@ class OutputHead:
 
     def _norms(self, hidden_RH: torch.Tensor) -> torch.Tensor:
         """Log of the summed exponentials [R] of all logits of each row."""
-        columns = _COLUMNS.get(hidden_RH.device.type, _COLUMNS_ELSEWHERE)
         parts = []
-        for first in range(0, len(self.weight), columns):
-            part = slice(first, first + columns)
-            bias = None if self.bias is None else self.bias[part]
-            logits_RC = self._finish(nn.functional.linear(hidden_RH, self.weight[part], bias).float())
+        for block in self._blocks:
+            logits_RC = self._finish(block(hidden_RH).float())
             # Torch's log_softmax is one fused pass, its logsumexp is four.
             parts.append(logits_RC[:, 0] - torch.log_softmax(logits_RC, dim=-1)[:, 0])
         return torch.logsumexp(torch.stack(parts), dim=0)

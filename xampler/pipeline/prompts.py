@@ -111,10 +111,11 @@ def prompt_plan(context: Context) -> PromptPlan:
 def task_count(rows: int, slots: int) -> int:
     """Into how many tasks to part a chunk of about ``rows`` rows where ``slots`` tasks run at once.
 
-    As many as keep all slots at work, and a multiple of that as long as a task gets ROWS_PER_CALL rows:
-    fewer fill no batch and begin alike less often. At least 1, and no more than rows.
+    As many as keep all slots at work, and a multiple of that as long as a task gets ROWS_PER_CALL rows, so
+    that none waits long for another: fewer rows fill no batch and begin alike less often. A single slot waits
+    for no other. At least 1, and no more than rows.
     """
-    rounds = max(1, rows // (slots * ROWS_PER_CALL))
+    rounds = max(1, rows // (slots * ROWS_PER_CALL)) if slots > 1 else 1
     return max(1, min(rows, rounds * slots))
 
 
