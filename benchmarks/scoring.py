@@ -53,7 +53,7 @@ class Shape:
     rows: int
 
 
-_SHAPES = (
+SHAPES = (
     Shape("256 wide, 32,000 rows", 256, 32_000),
     # A token costs six times as much in the layers as in the output head, as it does in MaLA-500.
     Shape("512 wide, 8,000 rows", 512, 8_000),
@@ -109,7 +109,7 @@ def _kinds(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, folder: Path
     make_many_rows(many_rows)
     # Larger batches of the harness take several GB of logits.
     yield Kind(f"one-shot, {MALA_ROWS:,} rows", own, _EVERY_ONE_SHOT, many_rows, harness=(1,))
-    for shape in _SHAPES:
+    for shape in SHAPES:
         random = folder / shape.name
         make_random(random, shape, pool)
         yield Kind(f"one-shot, {shape.name}", together, _EVERY_ONE_SHOT, random, harness=(1, 32))
