@@ -309,13 +309,14 @@ def load_encoder(config: EncoderConfig) -> "TransformerEncoder":
 
     from transformers import AutoModel, AutoTokenizer
 
+    from xampler.models.cpu_linear import speed_up
     from xampler.models.encoder import TransformerEncoder
     from xampler.models.pooling import read_sentence_layout
 
     with _loading(config):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
         model = AutoModel.from_pretrained(folder, **loading_options(config))
-        return TransformerEncoder(
+        encoder = TransformerEncoder(
             place(model, config),
             tokenizer,
             read_sentence_layout(folder),
@@ -325,6 +326,8 @@ def load_encoder(config: EncoderConfig) -> "TransformerEncoder":
             prefix=config.prefix,
             tokens_per_batch=config.tokens_per_batch,
         )
+        speed_up(encoder.model)
+        return encoder
 
 
 def _load_tokenizer(

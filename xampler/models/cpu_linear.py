@@ -30,9 +30,10 @@ def make_linears(layers: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> 
 
 
 def speed_up(model: nn.Module) -> None:
-    """Have the linear layers of ``model`` that lie on the CPU computed by oneDNN, for inference only.
+    """Have linear layers of ``model`` that lie on the CPU computed by oneDNN where no gradient is wanted.
 
-    Results differ from before by rounding in float32; parameters and state stay what they are.
+    For a model whose weights do not change any more. Results differ from before by rounding in float32;
+    parameters and state stay what they are.
     """
     layers = [
         module
@@ -42,7 +43,12 @@ def speed_up(model: nn.Module) -> None:
     for layer, linear in zip(
         layers, make_linears([(layer.weight, layer.bias) for layer in layers]), strict=True
     ):
-        layer.forward = linear  # type: ignore[method-assign, assignment]
+        layer.forward = functools.partial(_forward, layer, linear)  # type: ignore[method-assign]
+
+
+def _forward(layer: nn.Linear, linear: Linear, input: torch.Tensor) -> torch.Tensor:
+    """The operator has no gradient, and would give a wrong one."""
+    return nn.Linear.forward(layer, input) if torch.is_grad_enabled() else linear(input)
 
 
 def _make_linear(weight: torch.Tensor, bias: torch.Tensor | None, *, copy: bool) -> Linear:

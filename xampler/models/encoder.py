@@ -15,7 +15,6 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from xampler.errors import ModelError
 from xampler.models.build import LayerChoice
-from xampler.models.cpu_linear import speed_up
 from xampler.models.memory import TokenBudget
 from xampler.models.pooling import PoolingMode, SentenceLayout, pool
 
@@ -70,7 +69,6 @@ class TransformerEncoder:
             stack: Any = model.encoder
             stack.layer = stack.layer[: self.layer]
             self.layer = None
-        speed_up(model)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [N, D] of the texts, rows in input order; equal texts are computed once.

@@ -48,9 +48,6 @@ LOCAL_CONF = {
     "spark.sql.shuffle.partitions": "2",
     # Delta's default of 50 makes the first count of a small table take seconds.
     "spark.databricks.delta.snapshotPartitions": "1",
-    # Java's second compiler competes with the models for the cores, and pays only from a million rows on:
-    # without it 60,000 rows are ingested, from the start, in a sixth less time.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
 }
 JAR_REMEDY = (
     "connect to Maven Central once, or put the jars on this machine and name them under spark.jars in "

@@ -57,6 +57,19 @@ def test_linear_layers_are_computed_by_onednn() -> None:
     assert "aten::addmm" not in counts
 
 
+def test_gradients_are_those_of_the_layer() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 4)
+    inputs = torch.randn(5, 16)
+    layer(inputs).square().sum().backward()
+    assert layer.weight.grad is not None
+    expected = layer.weight.grad.clone()
+    layer.weight.grad = None
+    speed_up(nn.Sequential(layer))
+    layer(inputs).square().sum().backward()
+    torch.testing.assert_close(layer.weight.grad, expected, atol=0, rtol=0)
+
+
 @pytest.mark.usefixtures("_asked_anew")
 @pytest.mark.parametrize("error", [AttributeError("no such operator"), None])
 def test_a_torch_without_it_computes_by_itself(

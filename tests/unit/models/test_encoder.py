@@ -183,3 +183,17 @@ def test_weighted_layers_without_learned_weights_are_the_mean_of_all(encoder_fol
     ]
     mixed = load_encoder(EncoderConfig(model=str(encoder_folder), layer="weighted")).encode(TEXTS)
     np.testing.assert_allclose(mixed, np.mean(every, axis=0), atol=1e-5)
+
+
+def test_a_model_in_training_is_encoded_with_as_it_is_now(
+    encoder_folder: Path, word_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model = AutoModel.from_pretrained(encoder_folder)
+    encoder = TransformerEncoder(model, word_tokenizer, SentenceLayout(), max_tokens=64)
+    before = encoder.encode(TEXTS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    after = TransformerEncoder(model, word_tokenizer, SentenceLayout(), max_tokens=64).encode(TEXTS)
+    assert np.abs(after - before).max() > 0.1
+    np.testing.assert_array_equal(encoder.encode(TEXTS), after)
