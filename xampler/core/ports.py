@@ -24,7 +24,21 @@ class ScoringStatistics:
     batches: int = 0
 
 
-class LanguageModel(Protocol):
+class TokenCounter(Protocol):
+    """How long a text is for a language model, and how long one may be."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text by itself, without special tokens."""
+
+    def truncate(self, text: str, max_tokens: int) -> str:
+        """The longest beginning of ``text`` that has at most ``max_tokens`` tokens."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest prompt, label words included, that the model takes."""
+
+
+class LanguageModel(TokenCounter, Protocol):
     """A causal language model in the role of scorer or labeller."""
 
     def score_labels(self, prompts: Sequence[str], label_words: Sequence[str]) -> NDArray[np.float64]:
@@ -35,19 +49,9 @@ class LanguageModel(Protocol):
     ) -> NDArray[np.float64]:
         """The same for prompts that are given in pieces: their demonstrations, the query last."""
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text by itself, without special tokens."""
-
-    def truncate(self, text: str, max_tokens: int) -> str:
-        """The longest beginning of ``text`` that has at most ``max_tokens`` tokens."""
-
     @property
     def statistics(self) -> ScoringStatistics:
         """Of the last call of ``score_labels`` or ``score_pieces``."""
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest prompt, label words included, that the model takes."""
 
 
 class Encoder(Protocol):

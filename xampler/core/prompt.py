@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from xampler.config import Config
-from xampler.core.ports import LanguageModel
+from xampler.core.ports import TokenCounter
 from xampler.core.task import Task
 from xampler.core.text import stable_hash
 
@@ -73,7 +73,7 @@ def fit_prompts(
     task: Task,
     query_texts: Sequence[str],
     demonstrations: Sequence[Sequence[Demonstration]],
-    model: LanguageModel,
+    model: TokenCounter,
     config: PromptConfig,
 ) -> list[FittedPrompt]:
     """Build each query's prompt within ``model.max_tokens``.
@@ -107,7 +107,7 @@ def _fit(
     query_text: str,
     demonstrations: Sequence[Demonstration],
     budget: int,
-    model: LanguageModel,
+    model: TokenCounter,
 ) -> FittedPrompt:
     kept = list(demonstrations)
     pieces = prompt_pieces(task, query_text, kept)
@@ -121,14 +121,14 @@ def _fit(
     return FittedPrompt(pieces, dropped, shortened)
 
 
-def _too_long(pieces: Sequence[str], budget: int, model: LanguageModel) -> bool:
+def _too_long(pieces: Sequence[str], budget: int, model: TokenCounter) -> bool:
     prompt = "".join(pieces)
     # A token has at least one UTF-8 byte, so most prompts need no counting.
     return len(prompt.encode()) > budget and model.count_tokens([prompt])[0] > budget
 
 
 def _shorten(
-    task: Task, query_text: str, kept: Sequence[Demonstration], budget: int, model: LanguageModel
+    task: Task, query_text: str, kept: Sequence[Demonstration], budget: int, model: TokenCounter
 ) -> tuple[tuple[str, ...], int]:
     """The pieces of the shortened texts' prompt, and how many of them lost something."""
     texts = [query_text, *(shot.text for shot in kept)]

@@ -26,7 +26,10 @@ def make_linears(layers: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> 
     Weights that change afterwards may or may not count.
     """
     copy = sum(weight.nbytes for weight, _ in layers) <= COPIED_BYTES
-    return [_make_linear(weight.detach(), bias, copy=copy) for weight, bias in layers]
+    return [
+        _make_linear(weight.detach(), None if bias is None else bias.detach(), copy=copy)
+        for weight, bias in layers
+    ]
 
 
 def speed_up(model: nn.Module) -> None:
@@ -54,7 +57,6 @@ def _forward(layer: nn.Linear, linear: Linear, input: torch.Tensor) -> torch.Ten
 def _make_linear(weight: torch.Tensor, bias: torch.Tensor | None, *, copy: bool) -> Linear:
     if not _usable(weight):
         return functools.partial(nn.functional.linear, weight=weight, bias=bias)
-    bias = None if bias is None else bias.detach()
     return functools.partial(_onednn, weight=_lay_out(weight) if copy else weight, bias=bias)
 
 

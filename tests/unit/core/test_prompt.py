@@ -1,13 +1,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from xampler.core.ports import ScoringStatistics
 from xampler.core.prompt import (
     Demonstration,
     PromptConfig,
@@ -33,18 +30,8 @@ class Fitted(NamedTuple):
 class WordModel:
     """A token is a blank-separated word."""
 
-    statistics = ScoringStatistics()
-
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
-
-    def score_labels(self, prompts: Sequence[str], label_words: Sequence[str]) -> NDArray[np.float64]:
-        raise NotImplementedError
-
-    def score_pieces(
-        self, prompts: Sequence[Sequence[str]], label_words: Sequence[str]
-    ) -> NDArray[np.float64]:
-        raise NotImplementedError
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]

@@ -24,7 +24,9 @@ from xampler.pipeline.sources.table_files import RAW_SCHEMA, list_files
 DELIMITERS = {"tsv": "\t", "csv": ","}
 ROWS_PER_BATCH = 5_000
 MAX_TASKS = 200
-READ_ERRORS = (OSError, ValueError, NotImplementedError)  # no file, no driver for its store, broken gzip
+# No file, no driver for its store or broken gzip; an unknown kind of address; a store that this build of
+# pyarrow has not got.
+READ_ERRORS = (OSError, ValueError, NotImplementedError)
 
 
 class RawRow(NamedTuple):
