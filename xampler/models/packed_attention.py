@@ -4,17 +4,26 @@ Models that take attention functions from transformers' registry need no other c
 and position embeddings see one long row with explicit position ids. Shapes: H heads, T tokens, D of a head.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from xampler.models.attention_groups import AttentionGroup, group_attentions
 from xampler.models.packing import Attention, PackedBatch, Range
 
 PACKED_ATTENTION = "xampler_packed"
+
+# Queries per call of attention where calls are cheap. Torch's CPU kernel computes all keys of a call and then
+# masks them; without blocks twice as many as needed. Elsewhere calls are put together (attention_groups).
+_BLOCKS = {"cpu": 64}
+
+# Fills some rows of the output [1, T, H, D] from queries, keys and values [1, H, T, D] and the scale.
+_Call = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float | None, torch.Tensor], None]
 
 # What other models hand to attention functions and this one would leave out of the result.
 _UNKNOWN = ("softcap", "s_aux", "position_bias", "cache", "indexer")
@@ -30,16 +39,26 @@ class _Plan:
     def __init__(self, batch: PackedBatch, read_layer: int | None) -> None:
         self.batch = batch
         self.read_layer = read_layer
-        self.calls: dict[tuple[torch.device, int | None], list[Attention]] = {}
+        self._calls: dict[tuple[torch.device, int | None], list[_Call]] = {}
 
-    def attentions(
+    def calls(
         self, layer: int | None, dtype: torch.dtype, device: torch.device, window: int | None
-    ) -> list[Attention]:
+    ) -> list[_Call]:
+        block = _BLOCKS.get(device.type)
         if layer is not None and layer == self.read_layer:
-            return self.batch.reads(dtype, device, window)
-        if (device, window) not in self.calls:
-            self.calls[device, window] = self.batch.attentions(dtype, device, window)
-        return self.calls[device, window]
+            return _make_calls(self.batch.reads(dtype, window), dtype, device, block)
+        if (device, window) not in self._calls:
+            calls = self.batch.attentions(dtype, window, block)
+            self._calls[device, window] = _make_calls(calls, dtype, device, block)
+        return self._calls[device, window]
+
+
+def _make_calls(
+    calls: list[Attention], dtype: torch.dtype, device: torch.device, block: int | None
+) -> list[_Call]:
+    if block is not None:
+        return [partial(_attend, call) for call in calls]
+    return [partial(_attend_together, group) for group in group_attentions(calls, dtype, device)]
 
 
 _plan: ContextVar[_Plan] = ContextVar("packed attention plan")
@@ -86,19 +105,50 @@ def packed_attention(
     # CUDA kernels know masks or fewer keys than queries, not both: else all scores would be written out.
     if queries_a_key > 1 and query.device.type == "cuda":
         key, value = (states.repeat_interleave(queries_a_key, dim=1) for states in (key, value))
-    for call in _plan.get().attentions(layer, query.dtype, query.device, sliding_window):
-        start, stop = call.rows
-        attended = scaled_dot_product_attention(
-            query[:, :, start:stop],
-            _gather(key, call.path),
-            _gather(value, call.path),
-            attn_mask=call.mask,
-            is_causal=call.mask is None,
-            scale=scaling,
-            enable_gqa=key.shape[1] != query.shape[1],
-        )
-        output[:, start:stop] = attended.transpose(1, 2)
+    for call in _plan.get().calls(layer, query.dtype, query.device, sliding_window):
+        call(query, key, value, scaling, output)
     return output, None
+
+
+def _attend(
+    call: Attention,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float | None,
+    output: torch.Tensor,
+) -> None:
+    start, stop = call.rows
+    attended = scaled_dot_product_attention(
+        query[:, :, start:stop],
+        _gather(key, call.path),
+        _gather(value, call.path),
+        attn_mask=call.mask,
+        is_causal=call.mask is None,
+        scale=scale,
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    output[:, start:stop] = attended.transpose(1, 2)
+
+
+def _attend_together(
+    group: AttentionGroup,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float | None,
+    output: torch.Tensor,
+) -> None:
+    attended = scaled_dot_product_attention(
+        _take(query, group.rows),
+        _take(key, group.keys),
+        _take(value, group.keys),
+        attn_mask=group.mask,
+        is_causal=group.mask is None,
+        scale=scale,
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    output[0, group.places] = attended.transpose(1, 2).flatten(0, 1)[group.unpadded]
 
 
 def _has_window(module: torch.nn.Module, layer: int | None) -> bool:
@@ -108,6 +158,11 @@ def _has_window(module: torch.nn.Module, layer: int | None) -> bool:
     if layer_types and layer is not None:
         return bool(layer_types[layer] == "sliding_attention")
     return bool(getattr(config, "sliding_window", None))
+
+
+def _take(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The states [1, H, T, D] at ``places`` [G, R], as [G, H, R, D]."""
+    return states[0].transpose(0, 1)[places].transpose(1, 2)
 
 
 def _gather(states: torch.Tensor, path: tuple[Range, ...]) -> torch.Tensor:

@@ -20,10 +20,6 @@ from xampler.models.label_trie import LabelTrie, build_label_trie
 # Fewer shared tokens cost more in copied keys and masked attention than computing them again.
 MIN_SHARED_TOKENS = 16
 
-# Queries per call of attention. Torch's CPU kernel computes all keys of a call and then masks them; without
-# blocks twice as many as needed. Other devices have kernels that know of causality.
-_BLOCKS = {"cpu": 64}
-
 Range = tuple[int, int]  # [start, stop) in the packed row
 
 
@@ -107,21 +103,27 @@ class PackedBatch:
         return [places[token] for token in numbers], sources
 
     def attentions(
-        self, dtype: torch.dtype, device: torch.device, window: int | None = None
+        self, dtype: torch.dtype, window: int | None = None, block: int | None = None
     ) -> list[Attention]:
-        """Calls of attention that cover the row; ``window`` is that of sliding-window attention."""
-        masks = Masks(dtype, device)
-        return [call for branch in self.branches for call in self._calls(branch, masks, window)]
+        """Calls of attention that cover the row, their masks on the CPU.
 
-    def reads(self, dtype: torch.dtype, device: torch.device, window: int | None = None) -> list[Attention]:
+        Args:
+            dtype: of the masks.
+            window: that of sliding-window attention.
+            block: queries of a call at most, the trie's nodes aside; None: all of a prompt.
+        """
+        return [call for branch in self.branches for call in self._calls(branch, dtype, window, block)]
+
+    def reads(self, dtype: torch.dtype, window: int | None = None) -> list[Attention]:
         """Calls of attention for the rows that are read off alone."""
-        masks = Masks(dtype, device)
-        return [call for branch in self.branches for call in self._reads(branch, masks, window)]
+        return [call for branch in self.branches for call in self._reads(branch, dtype, window)]
 
-    def _calls(self, branch: Branch, masks: "Masks", window: int | None) -> Iterator[Attention]:
+    def _calls(
+        self, branch: Branch, dtype: torch.dtype, window: int | None, block: int | None
+    ) -> Iterator[Attention]:
         """The branch's queries in blocks, the trie's nodes with the last one."""
         length = branch.own + len(branch.trie.tokens)
-        block = _BLOCKS.get(masks.device.type) or max(branch.own, 1)  # none of its own: the trie alone
+        block = block or max(branch.own, 1)  # none of its own: the trie alone
         first = 0
         if not branch.path and 0 < branch.own <= min(block, window or branch.own):
             yield Attention((branch.start, branch.stop), ((branch.start, branch.stop),), None)
@@ -130,24 +132,26 @@ class PackedBatch:
             return
         borders = [*range(first, branch.own, block)] or [branch.own]
         for start, stop in pairwise([*borders, length]):
-            yield self._call(branch, start, stop, masks, window)
+            yield self._call(branch, start, stop, dtype, window)
 
-    def _reads(self, branch: Branch, masks: "Masks", window: int | None) -> Iterator[Attention]:
+    def _reads(self, branch: Branch, dtype: torch.dtype, window: int | None) -> Iterator[Attention]:
         """The prompt's last token, which may stand in another branch, and the trie's nodes."""
         length = branch.own + len(branch.trie.tokens)
         if not branch.own:
-            mask = self._narrow(masks.causal(1, branch.before), -1, branch.before, branch.path, window)
+            mask = self._narrow(_causal_mask(1, branch.before, dtype), -1, branch.before, branch.path, window)
             yield Attention((branch.last, branch.last + 1), branch.path, mask)
         if length:
-            yield self._call(branch, max(branch.own - 1, 0), length, masks, window)
+            yield self._call(branch, max(branch.own - 1, 0), length, dtype, window)
 
-    def _call(self, branch: Branch, start: int, stop: int, masks: "Masks", window: int | None) -> Attention:
+    def _call(
+        self, branch: Branch, start: int, stop: int, dtype: torch.dtype, window: int | None
+    ) -> Attention:
         """The branch's queries [start, stop), the trie's nodes counted behind its own tokens."""
         path = _merge((*branch.path, (branch.start, branch.start + stop)))
         if stop <= branch.own:
-            mask = masks.causal(stop - start, branch.before + stop)
+            mask = _causal_mask(stop - start, branch.before + stop, dtype)
         else:
-            mask = masks.behind(branch.own - start, branch.before + branch.own, branch.trie)
+            mask = _mask_behind(branch.own - start, branch.before + branch.own, branch.trie, dtype)
         mask = self._narrow(mask, start, branch.before, path, window)
         return Attention((branch.start + start, branch.start + stop), path, mask)
 
@@ -164,43 +168,37 @@ class PackedBatch:
         return positions[before + start :, None] - positions[None, :] >= window
 
 
-@dataclass(frozen=True)
-class Masks:
-    """Additive attention masks, 0 or -inf, of one type on one device."""
+def _causal_mask(rows: int, keys: int, dtype: torch.dtype) -> torch.Tensor:
+    """Mask [rows, keys] for the last ``rows`` of ``keys`` tokens: a view of one that all share."""
+    most_rows, most_keys = _power_of_two(rows), _power_of_two(keys)
+    stairs = _stairs(most_rows, most_keys + most_rows, dtype)
+    return stairs[most_rows - rows :, stairs.shape[1] - keys :]
 
-    dtype: torch.dtype
-    device: torch.device
 
-    def causal(self, rows: int, keys: int) -> torch.Tensor:
-        """Mask [rows, keys] for the last ``rows`` of ``keys`` tokens: a view of one that all share."""
-        most_rows, most_keys = _power_of_two(rows), _power_of_two(keys)
-        stairs = _stairs(most_rows, most_keys + most_rows, self.dtype, self.device)
-        return stairs[most_rows - rows :, stairs.shape[1] - keys :]
-
-    def behind(self, rows: int, keys: int, trie: LabelTrie) -> torch.Tensor:
-        """Mask for the last ``rows`` of ``keys`` tokens and, behind them, the nodes of a trie."""
-        nodes = len(trie.tokens)
-        mask = torch.zeros(rows + nodes, keys + nodes, dtype=self.dtype, device=self.device)
-        mask[:rows, :keys] = self.causal(rows, keys)
-        mask[:rows, keys:] = -torch.inf
-        mask[rows:, keys:] = _trie_mask(trie, self.dtype, self.device)
-        return mask
+def _mask_behind(rows: int, keys: int, trie: LabelTrie, dtype: torch.dtype) -> torch.Tensor:
+    """Mask for the last ``rows`` of ``keys`` tokens and, behind them, the nodes of a trie."""
+    nodes = len(trie.tokens)
+    mask = torch.zeros(rows + nodes, keys + nodes, dtype=dtype)
+    mask[:rows, :keys] = _causal_mask(rows, keys, dtype)
+    mask[:rows, keys:] = -torch.inf
+    mask[rows:, keys:] = _trie_mask(trie, dtype)
+    return mask
 
 
 @lru_cache(maxsize=32)
-def _stairs(rows: int, keys: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    blocked = torch.ones(rows, keys, dtype=torch.bool, device=device).triu_(keys - rows + 1)
-    return torch.zeros(rows, keys, dtype=dtype, device=device).masked_fill_(blocked, -torch.inf)
+def _stairs(rows: int, keys: int, dtype: torch.dtype) -> torch.Tensor:
+    blocked = torch.ones(rows, keys, dtype=torch.bool).triu_(keys - rows + 1)
+    return torch.zeros(rows, keys, dtype=dtype).masked_fill_(blocked, -torch.inf)
 
 
 @lru_cache(maxsize=256)
-def _trie_mask(trie: LabelTrie, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _trie_mask(trie: LabelTrie, dtype: torch.dtype) -> torch.Tensor:
     """Mask [N, N]: a node sees itself and its ancestors."""
     nodes = len(trie.tokens)
     mask = torch.full((nodes, nodes), -torch.inf, dtype=dtype)
     for node in range(nodes):
         mask[node, trie.ancestors(node)] = 0
-    return mask.to(device)
+    return mask
 
 
 def _power_of_two(least: int) -> int:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xampler.core.ports import ScoringStatistics
 from xampler.errors import DataError, LabelWordError, ModelError
+from xampler.models import packed_attention
 from xampler.models.causal_lm import CausalLanguageModel
 from xampler.models.engines import Batch, PackedEngine, PaddedEngine
 from xampler.models.label_tokens import TokenizedPrompt
@@ -49,6 +50,25 @@ def test_score_labels_equals_plain_computation(
     scores = scorer.score_labels(PROMPTS, LABELS)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=EXACT)
     assert expected.std() > 0.5
+
+
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("tokens_per_batch", [60, 2048])
+def test_calls_put_together_give_the_same(
+    name: str,
+    tokens_per_batch: int,
+    models_by_name: Callable[[str], PreTrainedModel],
+    word_tokenizer: PreTrainedTokenizerBase,
+    plain_scores: PlainScores,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU, with several lengths and beginnings in a batch."""
+    monkeypatch.setattr(packed_attention, "_BLOCKS", {})
+    prompts = [*PROMPTS, *(SHOT * (number % 4) + FRAME.format("here is " * number) for number in range(20))]
+    expected = plain_scores(models_by_name(name), word_tokenizer, prompts, LABELS)
+    scorer = CausalLanguageModel(models_by_name(name), word_tokenizer, tokens_per_batch=tokens_per_batch)
+    assert isinstance(scorer._engine, PackedEngine)
+    np.testing.assert_allclose(scorer.score_labels(prompts, LABELS), expected, rtol=0, atol=EXACT)
 
 
 def test_tokenizers_and_label_token_options(

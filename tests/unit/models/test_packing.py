@@ -9,7 +9,7 @@ from xampler.models.label_tokens import TokenizedPrompt
 from xampler.models.packing import PackedBatch, pack
 
 TAILS = ((1, 2, 3), (1, 2), (1, 4), (5,))
-CPU, META = torch.device("cpu"), torch.device("meta")
+BLOCK = 64
 
 
 def _items(*contexts: tuple[int, ...]) -> list[TokenizedPrompt]:
@@ -20,7 +20,8 @@ def _visible(batch: PackedBatch, window: int | None = None, read: bool = False) 
     """Which place of the row sees which, put together from the calls of attention."""
     count = len(batch.tokens)
     seen = np.zeros((count, count), dtype=bool)
-    for call in (batch.reads if read else batch.attentions)(torch.float32, CPU, window):
+    calls = batch.reads(torch.float32, window) if read else batch.attentions(torch.float32, window, BLOCK)
+    for call in calls:
         keys = [at for start, stop in call.path for at in range(start, stop)]
         mask = torch.zeros(len(keys), len(keys)).masked_fill(torch.ones(len(keys), len(keys)).triu(1) > 0, -1)
         open_ = ((mask if call.mask is None else call.mask) == 0).numpy()
@@ -105,18 +106,18 @@ def test_no_prompts() -> None:
     assert pack([], [], 100) == []
 
 
-def test_devices_with_causal_kernels_get_no_mask() -> None:
+def test_without_blocks_the_prompt_gets_no_mask() -> None:
     items = [TokenizedPrompt((7,) * 300, ((5,),))]
     [batch] = pack(items, [0], 1000)
-    [call] = batch.attentions(torch.float32, META)
+    [call] = batch.attentions(torch.float32)
     assert call.mask is None
-    assert len(batch.attentions(torch.float32, CPU)) == pytest.approx(300 / 64, abs=1)
+    assert len(batch.attentions(torch.float32, block=BLOCK)) == pytest.approx(300 / BLOCK, abs=1)
 
 
 def test_prompt_whose_tokens_all_stand_in_another_has_its_trie_alone() -> None:
     items = [TokenizedPrompt((7,) * 30, ((5,), (5, 6))), TokenizedPrompt((7,) * 30, ((8,), (8, 9)))]
-    for device in (CPU, META):
+    for block in (BLOCK, None):
         [batch] = pack(items, [0, 1], 1000)
         assert batch.branches[1].own == 0
-        last = batch.attentions(torch.float32, device)[-1]
+        last = batch.attentions(torch.float32, block=block)[-1]
         assert last.rows == (batch.branches[1].stop, batch.branches[1].end)
