@@ -113,6 +113,10 @@ def _kinds(task: Task, pool: ParallelCorpus, tests: ParallelCorpus, folder: Path
         random = folder / shape.name
         make_random(random, shape, pool)
         yield Kind(f"one-shot, {shape.name}", together, _EVERY_ONE_SHOT, random, harness=(1, 32))
+    random = folder / SHAPES[0].name
+    for shared, how in ((False, "each its own"), (True, "shared")):
+        prompts = many_shot_prompts(task, pool, tests, 5, shared=shared)
+        yield Kind(f"five-shot, {how}, {SHAPES[0].name}", prompts, _EVERY_MANY_SHOT, random, harness=(1, 32))
 
 
 def make_many_rows(folder: Path) -> None:
@@ -149,7 +153,10 @@ def make_random(folder: Path, shape: Shape, pool: ParallelCorpus) -> None:
 
 def _ways(kind: Kind, label_words: Sequence[str]) -> list[Way]:
     """The paper's own batch first, ours last."""
-    ours = load_language_model(LanguageModelConfig(model=str(kind.folder), device="cpu"))
+    ours, half = (
+        load_language_model(LanguageModelConfig(model=str(kind.folder), device="cpu", dtype=dtype))
+        for dtype in ("float32", "bfloat16")
+    )
     model = AutoModelForCausalLM.from_pretrained(kind.folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(kind.folder)
     plain = PlainModel(model, tokenizer, label_words)
@@ -165,6 +172,7 @@ def _ways(kind: Kind, label_words: Sequence[str]) -> list[Way]:
         *papers,
         Way("plain loop", plain.score_one_by_one, kind.every),
         *harness,
+        Way("xampler, bf16", lambda prompts: half.score_labels(prompts, label_words)),
         Way("xampler", lambda prompts: ours.score_labels(prompts, label_words)),
     ]
 
