@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from xampler.models.cpu_linear import round_up
 from xampler.models.fewer_rows import Savings
 from xampler.models.label_tokens import TokenizedPrompt
 from xampler.models.label_trie import LabelTrie, build_label_trie
@@ -46,7 +47,7 @@ class Engine(Protocol):
 
 
 class PackedEngine:
-    """Rows without padding; shared prefixes and label tries computed once."""
+    """Prompts in one row of tokens; shared prefixes and label tries computed once."""
 
     def __init__(self, model: PreTrainedModel, savings: Savings | None = None) -> None:
         """``savings``: layers to be computed for fewer rows; None: all are for all."""
@@ -59,9 +60,12 @@ class PackedEngine:
         self, items: Sequence[TokenizedPrompt], numbers: Sequence[int], tokens_per_batch: int
     ) -> list[Batch]:
         """Cut into batches, as :class:`Engine` says."""
+        packed_batches = pack(items, numbers, tokens_per_batch)
+        if self.model.device.type == "cpu":  # rather than in every layer
+            for work in packed_batches:
+                work.pad(round_up(len(work.tokens)))
         return [
-            Batch(work.prompts, len(work.tokens), work.shared, 0, work)
-            for work in pack(items, numbers, tokens_per_batch)
+            Batch(work.prompts, len(work.tokens), work.shared, work.padding, work) for work in packed_batches
         ]
 
     @torch.inference_mode()

@@ -100,12 +100,14 @@ def packed_attention(
     layer = getattr(module, "layer_idx", None)
     if sliding_window is None and _has_window(module, layer):
         raise PackedAttentionError(f"{type(module).__name__} keeps its window to its own mask")
+    plan = _plan.get()
     output = value.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    output[:, output.shape[1] - plan.batch.padding :] = 0
     queries_a_key = query.shape[1] // key.shape[1]
     # CUDA kernels know masks or fewer keys than queries, not both: else all scores would be written out.
     if queries_a_key > 1 and query.device.type == "cuda":
         key, value = (states.repeat_interleave(queries_a_key, dim=1) for states in (key, value))
-    for call in _plan.get().calls(layer, query.dtype, query.device, sliding_window):
+    for call in plan.calls(layer, query.dtype, query.device, sliding_window):
         call(query, key, value, scaling, output)
     return output, None
 

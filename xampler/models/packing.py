@@ -1,4 +1,4 @@
-"""Prompts packed into batches without padding, shared beginnings computed once.
+"""Prompts packed into batches, shared beginnings computed once.
 
 A batch is one row of tokens. Prompts stand in lexicographic order of their tokens, so those that begin
 alike are neighbours: each repeats nothing of its predecessor but attends to its tokens, which lie further
@@ -78,6 +78,7 @@ class PackedBatch:
     tokens: list[int] = field(default_factory=list)  # [T]
     positions: list[int] = field(default_factory=list)  # [T]
     shared: int = 0  # tokens that sharing has saved
+    padding: int = 0  # tokens behind all prompts, which nobody looks at
 
     def add(self, number: int, item: TokenizedPrompt, shared: int) -> None:
         """Append a prompt that has its first ``shared`` tokens in common with the last one."""
@@ -90,6 +91,12 @@ class PackedBatch:
         self.prompts.append(number)
         self.branches.append(branch)
         self.shared += shared
+
+    def pad(self, tokens: int) -> None:
+        """Fill the row up to ``tokens``; nothing may be added afterwards."""
+        self.padding = tokens - len(self.tokens)
+        self.tokens += [0] * self.padding
+        self.positions += [0] * self.padding
 
     def rows(self) -> list[int]:
         """Places [R] that log-probabilities are read off, prompt by prompt: root, then nodes."""

@@ -13,6 +13,7 @@ from xampler.core.ports import ScoringStatistics
 from xampler.errors import DataError, LabelWordError, ModelError
 from xampler.models import packed_attention
 from xampler.models.causal_lm import CausalLanguageModel
+from xampler.models.cpu_linear import round_up
 from xampler.models.engines import Batch, PackedEngine, PaddedEngine
 from xampler.models.label_tokens import TokenizedPrompt
 
@@ -156,6 +157,7 @@ def test_statistics_count_work_and_savings(scorer: CausalLanguageModel) -> None:
     assert statistics.tokens == sum(lengths)
     assert statistics.tokens_shared > 3 * scorer.count_tokens([SHOT])[0] - 10
     assert statistics.tokens_computed > statistics.tokens - statistics.tokens_shared
+    assert statistics.tokens_computed == round_up(statistics.tokens_computed - statistics.tokens_padding)
 
 
 def test_padding_is_counted_where_there_is_some(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from xampler.models import cpu_linear
-from xampler.models.cpu_linear import make_linears, speed_up
+from xampler.models.cpu_linear import make_linears, round_up, speed_up
 
 
 @pytest.fixture
@@ -45,6 +45,14 @@ def test_a_model_keeps_its_parameters_and_gives_the_same() -> None:
         speed_up(model)
         torch.testing.assert_close(model[:3](inputs), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(model.state_dict(), before, atol=0, rtol=0)
+
+
+def test_few_different_numbers_of_rows_and_few_rows_more() -> None:
+    rounded = {rows: round_up(rows) for rows in range(1, 5000)}
+    assert all(0 <= given - rows <= max(15, rows / 16) for rows, given in rounded.items())
+    assert all(round_up(given) == given for given in rounded.values())
+    assert len(set(rounded.values())) < 110
+    assert round_up(0) == 0
 
 
 @pytest.mark.skipif(

@@ -102,6 +102,19 @@ def test_budget_and_largest_first() -> None:
     assert [batch.prompts for batch in batches] == [[2], [0, 1], [3]]
 
 
+def test_padding_stands_behind_all_prompts() -> None:
+    items = _items((7,) * 20, (8,) * 5)
+    [plain], [padded] = (pack(items, [0, 1], 1000) for _ in range(2))
+    padded.pad(len(plain.tokens) + 3)
+    assert padded.padding == 3
+    assert padded.tokens == [*plain.tokens, 0, 0, 0]
+    assert padded.positions == [*plain.positions, 0, 0, 0]
+    assert padded.rows() == plain.rows()
+    seen = _visible(padded)
+    assert not seen[-3:].any()
+    assert not seen[:, -3:].any()
+
+
 def test_no_prompts() -> None:
     assert pack([], [], 100) == []
 
