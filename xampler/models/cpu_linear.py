@@ -19,7 +19,7 @@ Linear = Callable[[torch.Tensor], torch.Tensor]  # [N, I] to [N, O]
 # host share the pages of a memory-mapped file.
 COPIED_BYTES = 1 << 30
 
-_LEAST_STEP, _STEPS_AN_OCTAVE = 16, 16  # of numbers of rows
+_LEAST_STEP, _STEPS_AN_OCTAVE = 16, 64  # of numbers of rows
 
 
 def make_linears(layers: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> list[Linear]:
@@ -52,10 +52,10 @@ def speed_up(model: nn.Module) -> None:
 
 
 def round_up(rows: int) -> int:
-    """The number of rows that oneDNN is given in place of ``rows``: at most 15, or a sixteenth, more.
+    """The number of rows that oneDNN is given in place of ``rows``: at most 15, or 1/64, more.
 
-    It makes code for every number of rows that it meets, which takes a millisecond or two and is kept:
-    batches of ever different sizes would be slower than they need be, and memory would grow.
+    It makes code for every number of rows that it meets, and keeps it: memory would grow with batches of ever
+    different sizes.
     """
     step = max(_LEAST_STEP, (1 << max(0, rows.bit_length() - 1)) // _STEPS_AN_OCTAVE)
     return -(-rows // step) * step
