@@ -42,14 +42,13 @@ def _group(calls: Sequence[Attention], dtype: torch.dtype, device: torch.device)
     starts, stops = torch.tensor([call.rows for call in calls]).T
     places = starts[:, None] + torch.arange(max(map(_rows, calls)))
     wanted = places < stops[:, None]
-    rows = places.minimum(stops[:, None] - 1)
+    rows = places.minimum(stops[:, None] - 1).to(device)
     keys, mask = rows, None
     if calls[0].mask is not None:
-        keys, mask = _keys_and_mask(calls, rows.shape[1], dtype)
-        mask = mask.to(device)
+        keys, mask = (states.to(device) for states in _keys_and_mask(calls, rows.shape[1], dtype))
     return AttentionGroup(
-        rows.to(device),
-        keys.to(device),
+        rows,
+        keys,
         mask,
         wanted.flatten().nonzero()[:, 0].to(device),
         places[wanted].to(device),

@@ -57,7 +57,7 @@ def _make_calls(
     calls: list[Attention], dtype: torch.dtype, device: torch.device, block: int | None
 ) -> list[_Call]:
     if block is not None:
-        return [partial(_attend, call) for call in calls]
+        return [partial(_attend_alone, call) for call in calls]
     return [partial(_attend_together, group) for group in group_attentions(calls, dtype, device)]
 
 
@@ -112,7 +112,7 @@ def packed_attention(
     return output, None
 
 
-def _attend(
+def _attend_alone(
     call: Attention,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -121,16 +121,8 @@ def _attend(
     output: torch.Tensor,
 ) -> None:
     start, stop = call.rows
-    attended = scaled_dot_product_attention(
-        query[:, :, start:stop],
-        _gather(key, call.path),
-        _gather(value, call.path),
-        attn_mask=call.mask,
-        is_causal=call.mask is None,
-        scale=scale,
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
-    output[:, start:stop] = attended.transpose(1, 2)
+    keys, values = _gather(key, call.path), _gather(value, call.path)
+    output[:, start:stop] = _attend(query[:, :, start:stop], keys, values, call.mask, scale)
 
 
 def _attend_together(
@@ -141,16 +133,28 @@ def _attend_together(
     scale: float | None,
     output: torch.Tensor,
 ) -> None:
-    attended = scaled_dot_product_attention(
-        _take(query, group.rows),
-        _take(key, group.keys),
-        _take(value, group.keys),
-        attn_mask=group.mask,
-        is_causal=group.mask is None,
+    queries, keys, values = _take(query, group.rows), _take(key, group.keys), _take(value, group.keys)
+    attended = _attend(queries, keys, values, group.mask, scale)
+    output[0, group.places] = attended.flatten(0, 1)[group.unpadded]
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float | None,
+) -> torch.Tensor:
+    """Attention [G, R, H, D] of queries [G, H, R, D]; causal where there is no mask."""
+    return scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=mask is None,
         scale=scale,
         enable_gqa=key.shape[1] != query.shape[1],
-    )
-    output[0, group.places] = attended.transpose(1, 2).flatten(0, 1)[group.unpadded]
+    ).transpose(1, 2)
 
 
 def _has_window(module: torch.nn.Module, layer: int | None) -> bool:

@@ -65,6 +65,7 @@ def test_calls_put_together_give_the_same(
 ) -> None:
     """As on a GPU, with several lengths and beginnings in a batch."""
     monkeypatch.setattr(packed_attention, "_BLOCKS", {})
+    monkeypatch.delattr(packed_attention, "_attend_alone")  # nothing may take the way of the CPU
     prompts = [*PROMPTS, *(SHOT * (number % 4) + FRAME.format("here is " * number) for number in range(20))]
     expected = plain_scores(models_by_name(name), word_tokenizer, prompts, LABELS)
     scorer = CausalLanguageModel(models_by_name(name), word_tokenizer, tokens_per_batch=tokens_per_batch)
