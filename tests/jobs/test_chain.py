@@ -162,6 +162,8 @@ def check_runs(context: Context) -> None:
     assert 0 < score.data.metrics["score/prefix_hit_rate"] < 1
     assert score.data.metrics["score/tokens"] > 56 * 4 * 10
     assert score.data.metrics["score/texts_shortened"] >= 0
+    two_tasks = 2 * score.data.metrics["score/seconds"]
+    assert 0 < score.data.metrics["score/model_seconds"] < two_tasks
     assert score.data.params["version_in.pairs"] == str(context.store.version(PAIRS))
     names = {item.path for item in client.list_artifacts(score.info.run_id)}
     assert {"config.yaml", "task.yaml"} <= names

@@ -20,16 +20,8 @@ from xampler.core.task import Task
 from xampler.models.labeller import Labeller, load_labeller, read_spec
 from xampler.pipeline.context import Engines
 from xampler.pipeline.ingest import id_column
-from xampler.pipeline.prompts import (
-    ROWS_PER_CALL,
-    TRUNCATIONS,
-    Counts,
-    add_counts,
-    commit_chunks,
-    regroup,
-    start_counts,
-    task_count,
-)
+from xampler.pipeline.model_work import Counts, add_counts, start_counts
+from xampler.pipeline.prompts import ROWS_PER_CALL, TRUNCATIONS, commit_chunks, regroup, task_count
 from xampler.pipeline.sources import Selection, TableSource, load_languages, read_texts
 from xampler.pipeline.task_gpu import take_task_gpu, tasks_at_once
 from xampler.tables.schema import INT, LABELS, LABELS_REJECTED
@@ -162,14 +154,15 @@ def _label_task(
         take_task_gpu()
         labeller = load_labeller(work.folder)  # cached: once per worker process
         for rows in regroup(batches, ROWS_PER_CALL):
-            labelled = label_rows(rows, labeller).assign(
+            started = time.perf_counter()
+            labelled = label_rows(rows, labeller)
+            add_counts(counts, labeller.statistics, time.perf_counter() - started)
+            yield labelled.assign(
                 corpus=work.corpus,
                 model_name=work.version.name,
                 model_version=work.version.version,
                 run_id=work.run_id,
-            )
-            add_counts(counts, labeller.statistics)
-            yield labelled[names]
+            )[names]
 
     return label_task
 

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
-from pyspark import Accumulator, AccumulatorParam, SparkContext, StorageLevel
+from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from xampler.core.ports import LanguageModel, ScoringStatistics
+from xampler.core.ports import LanguageModel
 from xampler.core.prompt import Demonstration, PromptConfig, fit_prompts, prompt_id
 from xampler.core.task import Task
 from xampler.models.build import LanguageModelConfig, load_language_model, scorer_id
 from xampler.pipeline.context import Context, Engines
+from xampler.pipeline.model_work import Counts, Shown, add_counts, start_counts
 from xampler.pipeline.pool import demonstrations_by_id, read_pool
 from xampler.pipeline.task_gpu import take_task_gpu, tasks_at_once
 from xampler.tables.schema import Table
@@ -29,9 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Rows handed to the model at once: enough to sort by length and share prefixes in, small for memory.
 ROWS_PER_CALL = 2048
-COUNTS = ("tokens", "tokens_computed", "tokens_shared", "tokens_padding")  # of ScoringStatistics
 TRUNCATIONS = ("demonstrations_dropped", "texts_shortened")  # of FittedPrompt
-Counts = Accumulator[dict[str, int]]  # COUNTS, by name
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,10 @@ def task_count(rows: int, slots: int) -> int:
     """Into how many tasks to part a chunk of about ``rows`` rows where ``slots`` tasks run at once.
 
     As many as keep all slots at work, and a multiple of that as long as a task gets ROWS_PER_CALL rows, so
-    that none waits long for another: fewer rows fill no batch and begin alike less often. A single slot waits
-    for no other. At least 1, and no more than rows.
+    that none waits long for another and what is done shows: fewer rows fill no batch and begin alike less
+    often. At least 1, and no more than rows.
     """
-    rounds = max(1, rows // (slots * ROWS_PER_CALL)) if slots > 1 else 1
+    rounds = max(1, rows // (slots * ROWS_PER_CALL))
     return max(1, min(rows, rounds * slots))
 
 
@@ -151,64 +150,27 @@ def commit_chunks(
         The model's work: tokens, tokens per second, shares in [0, 1], truncations.
     """
     lost = dict.fromkeys(TRUNCATIONS, 0)
-    tokens = 0
-    started = time.monotonic()
+    rows = 0
     with engines.progress.track(table.name, total) as advance:
+        shown = Shown(advance, counts, total)
         for chunk in chunks:
             computed = chunk.persist()
             sums = [F.sum(name).alias(name) for name in TRUNCATIONS]
-            [found] = computed.agg(F.count("*").alias("rows"), *sums).collect()
+            with shown.meanwhile():
+                [found] = computed.agg(F.count("*").alias("rows"), *sums).collect()
             if found["rows"]:
                 engines.store.insert_missing(table, computed.select(*table.column_names))
                 lost = {name: lost[name] + found[name] for name in TRUNCATIONS}
             computed.unpersist()
-            figures = _shares(counts.value, time.monotonic() - started)
-            advance(found["rows"], counts.value["tokens"] - tokens, _say(figures, sum(lost.values())))
-            tokens = counts.value["tokens"]
+            rows += found["rows"]
+            shown.show(rows, sum(lost.values()))
     if any(lost.values()):
         logger.warning(
             "%s: prompts too long: %d demonstrations dropped, %d texts shortened",
             table.name,
             *lost.values(),
         )
-    return {**_shares(counts.value, time.monotonic() - started), **lost}
-
-
-def _shares(counts: dict[str, int], seconds: float) -> dict[str, float]:
-    """Counts of tokens, and what they say of the work."""
-    computed = counts["tokens_computed"]
-    return {
-        **counts,
-        "tokens_per_s": counts["tokens"] / seconds,
-        "prefix_hit_rate": counts["tokens_shared"] / max(1, counts["tokens"]),
-        "padding_share": counts["tokens_padding"] / max(1, computed),
-    }
-
-
-def _say(figures: dict[str, float], truncations: int) -> str:
-    """What shows while the work goes on."""
-    said = f"{figures['prefix_hit_rate']:.0%} shared, {figures['padding_share']:.0%} padding"
-    return f"{said}, {truncations:,} truncations" if truncations else said
-
-
-class _AddUp(AccumulatorParam[dict[str, int]]):
-    """Sums by name. A task that Spark repeats is counted again."""
-
-    def zero(self, value: dict[str, int]) -> dict[str, int]:
-        return dict.fromkeys(value, 0)
-
-    def addInPlace(self, value1: dict[str, int], value2: dict[str, int]) -> dict[str, int]:  # noqa: N802
-        return {name: value1[name] + value2[name] for name in value1}
-
-
-def start_counts(spark: SparkContext) -> Counts:
-    """COUNTS of all tasks together, each 0 so far."""
-    return spark.accumulator(dict.fromkeys(COUNTS, 0), _AddUp())
-
-
-def add_counts(counts: Counts, statistics: ScoringStatistics) -> None:
-    """Call it in a task, after each call of the model."""
-    counts.add({name: getattr(statistics, name) for name in COUNTS})
+    return {**shown.figures(), **lost}
 
 
 def _score_task(
@@ -220,9 +182,10 @@ def _score_task(
         take_task_gpu()
         model = load_language_model(plan.language_model)  # cached: once per worker process
         for rows in regroup(batches, ROWS_PER_CALL):
-            scored = score_rows(rows, plan, model).assign(run_id=run_id)[names]
-            add_counts(counts, model.statistics)
-            yield scored
+            started = time.perf_counter()
+            scored = score_rows(rows, plan, model)
+            add_counts(counts, model.statistics, time.perf_counter() - started)
+            yield scored.assign(run_id=run_id)[names]
 
     return score_task
 

@@ -15,7 +15,7 @@ MANY = 1_000_000
         (0, 8, 1),
         (4 * ROWS_PER_CALL - 1, 2, 2),
         (4 * ROWS_PER_CALL, 2, 4),  # a second round, each task with a full call
-        (5 * ROWS_PER_CALL, 1, 1),  # alone, waiting for nobody
+        (5 * ROWS_PER_CALL, 1, 5),  # what is done shows after each
         (5 * ROWS_PER_CALL, 2, 4),  # a fifth task would keep the other slot waiting
     ],
 )
