@@ -6,6 +6,7 @@ Shapes: P prompts, L labels.
 import functools
 import sys
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,8 @@ class CausalLanguageModel:
         self._budget = TokenBudget(tokens, devices, fixed=tokens_per_batch is not None)
         self._engine: Engine = choose_engine(model)
         speed_up(model.get_decoder())
+        # Servers call a labeller from several threads; what a batch needs is kept at the model's modules.
+        self._one_at_a_time = Lock()
 
     @property
     def max_tokens(self) -> int:
@@ -79,6 +82,10 @@ class CausalLanguageModel:
         """
         if not label_words:
             raise LabelWordError("no label words were given; give at least one label")
+        with self._one_at_a_time:
+            return self._score(prompts, label_words)
+
+    def _score(self, prompts: Sequence[Sequence[str]], label_words: Sequence[str]) -> NDArray[np.float64]:
         if not prompts:
             self.statistics = ScoringStatistics()
             return np.empty((0, len(label_words)))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from xampler.errors import ModelError
+from xampler.models.placement import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,8 @@ class TokenBudget:
             if before:
                 self._measure(batch_tokens, before)
             return
-        except (torch.OutOfMemoryError, MemoryError):
-            pass
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):  # torch has no class of its own for this one
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
         # Outside of the handlers, as the error's traceback holds on to the tensors of the batch.
         self._halve(batch_tokens, batch_size)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xampler.models.build import EncoderConfig, LanguageModelConfig
 
 
-_NO_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

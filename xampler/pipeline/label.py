@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from xampler.config import Config
 from xampler.core.task import Task
+from xampler.models.build import load_language_model
 from xampler.models.labeller import Labeller, load_labeller, read_spec
 from xampler.pipeline.context import Engines
 from xampler.pipeline.ingest import id_column
@@ -24,6 +25,7 @@ from xampler.pipeline.model_work import Counts, add_counts, start_counts
 from xampler.pipeline.prompts import ROWS_PER_CALL, TRUNCATIONS, commit_chunks, regroup, task_count
 from xampler.pipeline.sources import Selection, TableSource, load_languages, read_texts
 from xampler.pipeline.task_gpu import take_task_gpu, tasks_at_once
+from xampler.pipeline.worker import keep_loaded
 from xampler.tables.schema import INT, LABELS, LABELS_REJECTED
 from xampler.tracking.registry import CHAMPION, FINGERPRINT_TAG, Version, download_labeller
 
@@ -152,7 +154,8 @@ def _label_task(
 ) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
     def label_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         take_task_gpu()
-        labeller = load_labeller(work.folder)  # cached: once per worker process
+        labeller = keep_loaded(load_labeller, work.folder)
+        keep_loaded(load_language_model, labeller.spec.language_model)  # before its seconds are counted
         for rows in regroup(batches, ROWS_PER_CALL):
             started = time.perf_counter()
             labelled = label_rows(rows, labeller)

@@ -13,6 +13,7 @@ from xampler.models.build import EncoderConfig, load_encoder
 from xampler.models.index import CandidateIndex, CandidatePool, EncoderIndex
 from xampler.pipeline.context import Context
 from xampler.pipeline.task_gpu import take_task_gpu
+from xampler.pipeline.worker import keep_loaded
 from xampler.tables.schema import CANDIDATES
 
 OpenIndex = Callable[[], CandidateIndex]
@@ -50,4 +51,4 @@ def _open_encoder_index(
     pool: CandidatePool, candidate_emb_CD: NDArray[np.float32], encoder: EncoderConfig
 ) -> CandidateIndex:
     take_task_gpu()
-    return EncoderIndex(pool, candidate_emb_CD, load_encoder(encoder))
+    return EncoderIndex(pool, candidate_emb_CD, keep_loaded(load_encoder, encoder))

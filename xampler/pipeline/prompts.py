@@ -24,6 +24,7 @@ from xampler.pipeline.context import Context, Engines
 from xampler.pipeline.model_work import Counts, Shown, add_counts, start_counts
 from xampler.pipeline.pool import demonstrations_by_id, read_pool
 from xampler.pipeline.task_gpu import take_task_gpu, tasks_at_once
+from xampler.pipeline.worker import keep_loaded
 from xampler.tables.schema import Table
 
 logger = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ def _score_task(
 
     def score_task(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         take_task_gpu()
-        model = load_language_model(plan.language_model)  # cached: once per worker process
+        model = keep_loaded(load_language_model, plan.language_model)
         for rows in regroup(batches, ROWS_PER_CALL):
             started = time.perf_counter()
             scored = score_rows(rows, plan, model)

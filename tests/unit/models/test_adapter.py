@@ -1,14 +1,18 @@
 """MaLA-500's structure: LoRA, more rows than the base has, both embeddings saved, a tokenizer."""
 
+import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
+from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
@@ -97,6 +101,48 @@ def test_merged_equals_unmerged(
         log_probs = torch.log_softmax(unmerged(input_ids=torch.tensor([whole])).logits[0], dim=-1)
     wanted = sum(float(log_probs[at - 1, whole[at]]) for at in range(tokens.shape[1], len(whole)))
     np.testing.assert_allclose(scorer.score_labels(PROMPTS, LABELS)[0, 1], wanted, atol=1e-4)
+
+
+def test_tokenizer_that_is_published_as_a_sentencepiece_model_alone(
+    folders: tuple[Path, Path, PeftModel], plain_scores: Callable[..., NDArray[np.float64]]
+) -> None:
+    """As MaLA-500's: byte pairs with bytes to fall back on, and a border of words in front of the text."""
+    base, adapter, unmerged = folders
+    (adapter / "tokenizer.json").unlink()
+    _save_sentencepiece(adapter)
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(adapter / "tokenizer.model"))
+    config = LanguageModelConfig(model=str(base), adapter=str(adapter))
+    check_label_words(config, LABELS)
+    scorer = load_language_model(config)
+    tokenizer = scorer._tokenizer.tokenizer
+    for text in (*PROMPTS, f"{PROMPTS[0]} {LABELS[0]}"):
+        assert tokenizer(text)["input_ids"] == [tokenizer.bos_token_id, *theirs.encode(text)]
+    [prompt] = scorer._tokenizer.tokenize([(PROMPTS[0],)], LABELS[1:])
+    assert [*prompt.context[1:], *prompt.tails[0]] == theirs.encode(f"{PROMPTS[0]} {LABELS[1]}")
+    expected = plain_scores(unmerged, tokenizer, PROMPTS, LABELS)
+    np.testing.assert_allclose(scorer.score_labels(PROMPTS, LABELS), expected, rtol=0, atol=1e-4)
+
+
+def _save_sentencepiece(folder: Path) -> None:
+    texts = [PROMPTS[0], *LABELS, "water is here and everywhere"] * 4  # Cyrillic falls back on bytes
+    with (folder / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=file,
+            model_type="bpe",
+            vocab_size=ROWS,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            pad_id=-1,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            minloglevel=2,
+        )
+    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "bos_token": "<s>"}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"eos_token": "</s>", "unk_token": "<unk>"})
+    )
 
 
 def test_scorer_id_depends_on_the_adapter(folders: tuple[Path, Path, PeftModel]) -> None:

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -71,6 +72,18 @@ def test_calls_put_together_give_the_same(
     scorer = CausalLanguageModel(models_by_name(name), word_tokenizer, tokens_per_batch=tokens_per_batch)
     assert isinstance(scorer._engine, PackedEngine)
     np.testing.assert_allclose(scorer.score_labels(prompts, LABELS), expected, rtol=0, atol=EXACT)
+
+
+def test_threads_that_share_a_model_get_what_is_theirs(
+    models_by_name: Callable[[str], PreTrainedModel], word_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """As requests to a served labeller do."""
+    scorer = CausalLanguageModel(models_by_name("llama"), word_tokenizer)
+    requests = [[SHOT * (number % 3) + FRAME.format("here is " * number)] for number in range(1, 13)] * 4
+    alone = [scorer.score_labels(prompts, LABELS) for prompts in requests]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda prompts: scorer.score_labels(prompts, LABELS), requests))
+    np.testing.assert_allclose(np.concatenate(together), np.concatenate(alone), rtol=0, atol=EXACT)
 
 
 def test_tokenizers_and_label_token_options(

@@ -41,6 +41,30 @@ def test_budget_is_what_the_first_full_batch_shows_to_fit(gpu: dict[str, int]) -
     assert budget.tokens == 64_000
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_every_allocator_s_way_to_say_that_memory_ended(error: Exception) -> None:
+    budget = TokenBudget(16_384, [torch.device("cpu")])
+    with budget.attempt(16_000, 150):
+        raise error
+    assert budget.tokens == 8000
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    budget = TokenBudget(16_384, [torch.device("cpu")])
+    with pytest.raises(RuntimeError, match="shapes"), budget.attempt(16_000, 150):
+        raise RuntimeError("shapes do not fit")
+    assert budget.tokens == 16_384
+
+
 def test_a_budget_never_grows_after_memory_ended(gpu: dict[str, int]) -> None:
     budget = TokenBudget(16_384, [CUDA], fixed=False)
     with budget.attempt(16_000, 150):
