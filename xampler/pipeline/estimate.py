@@ -1,6 +1,5 @@
 """What scoring will cost: prompts and tokens still to do, and seconds by a short calibration."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ from xampler.pipeline.context import Context
 from xampler.pipeline.prompts import (
     ROWS_PER_CALL,
     PromptPlan,
-    chunk_of,
+    lay_out,
     missing_work,
     prompt_plan,
     score_rows,
@@ -71,20 +70,19 @@ def estimate_scoring(context: Context, calibration_seconds: float = CALIBRATION_
     require_done(context, score_part(context).before)
     missing = missing_work(context, SCORES, one_shot_work(context)).persist()
     try:
-        total = missing.count()
-        if not total:
+        layout = lay_out(missing, context.experiment.rows_per_commit)
+        if not layout.rows:
             return Estimate(0, 0, 0, 0, 0, "none", 0)
         # A chunk as `score` cuts it, so that as much is shared as there; some can be empty.
-        chunk, _ = chunk_of(math.ceil(total / context.experiment.rows_per_commit))
-        [[first]] = missing.agg(F.min(chunk)).collect()
-        rows = missing.where(chunk == first).coalesce(1).sortWithinPartitions("demonstration_ids")
+        [[first]] = missing.agg(F.min(layout.chunk)).collect()
+        rows = missing.where(layout.chunk == first).coalesce(1).sortWithinPartitions("demonstration_ids")
         # In a task: the driver's device can be another one than the tasks'.
         calibrate = calibrator(prompt_plan(context), calibration_seconds)
         [row] = rows.mapInPandas(calibrate, _MEASURED_SCHEMA).collect()
     finally:
         missing.unpersist()
     spark = context.spark.sparkContext
-    return extrapolate(Measured(**row.asDict()), total, tasks_at_once(spark), gpu_tasks_at_once(spark))
+    return extrapolate(Measured(**row.asDict()), layout.rows, tasks_at_once(spark), gpu_tasks_at_once(spark))
 
 
 def calibrator(

@@ -70,11 +70,11 @@ def score_missing(context: Context, table: Table, work: DataFrame, run_id: str) 
     """
     missing = missing_work(context, table, work).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        total = missing.count()
-        figures = _score_chunks(context, table, missing, total, run_id) if total else {}
+        layout = lay_out(missing, context.experiment.rows_per_commit)
+        figures = _score_chunks(context, table, missing, layout, run_id) if layout.rows else {}
     finally:
         missing.unpersist()
-    return Scored(total, figures)
+    return Scored(layout.rows, figures)
 
 
 def missing_work(context: Context, table: Table, work: DataFrame) -> DataFrame:
@@ -85,17 +85,39 @@ def missing_work(context: Context, table: Table, work: DataFrame) -> DataFrame:
     return keyed.join(stored, on=list(table.key), how="left_anti")
 
 
-def chunk_of(chunks: int) -> tuple[Column, Column]:
-    """Number of a row's chunk, and what rows that travel together have in common.
+@dataclass(frozen=True)
+class Layout:
+    """In which chunk a row of work is computed, and which rows travel together."""
 
-    Prompts that begin with the same two demonstrations travel together, so that the computation of what
-    they share is shared; one alone would leave some tasks with twice the rows of others. Queries without
-    any have nothing to share and are spread.
+    rows: int
+    chunks: int
+    chunk: Column  # 0 to chunks - 1
+    together: Column  # equal where rows belong into one task
+
+
+def lay_out(missing: DataFrame, rows_per_commit: int) -> Layout:
+    """Chunks of about ``rows_per_commit`` rows, cut so that what may share computation travels together.
+
+    Prompts that begin with the same two demonstrations do, unless they are so many that they would make a
+    task, and a chunk, of their own; one alone would leave some tasks with twice the rows of others.
+    Queries without any have nothing to share and are spread.
     """
     together = F.when(F.size("demonstration_ids") == 0, F.array("query_id")).otherwise(
         F.slice("demonstration_ids", 1, 2)
     )
-    return F.pmod(F.xxhash64(together), F.lit(chunks)), together
+    most = min(ROWS_PER_CALL, rows_per_commit)
+    groups = missing.groupBy(together.alias("together")).count()
+    large = F.when(F.col("count") > most, F.struct("together", "count"))
+    [found] = groups.agg(F.sum("count").alias("rows"), F.collect_list(large).alias("large")).collect()
+    rows = found["rows"] or 0
+    chunks = max(1, math.ceil(rows / rows_per_commit))
+    part = F.lit(0)
+    for group in found["large"]:
+        parts = math.ceil(group["count"] / most)
+        own = F.pmod(F.xxhash64("query_id"), F.lit(parts)).cast("int")
+        part = F.when(together == F.array(*map(F.lit, group["together"])), own).otherwise(part)
+    together = F.array_append(together, part.cast("string"))
+    return Layout(rows, chunks, F.pmod(F.xxhash64(together), F.lit(chunks)), together)
 
 
 def prompt_plan(context: Context) -> PromptPlan:
@@ -120,21 +142,19 @@ def task_count(rows: int, slots: int) -> int:
 
 
 def _score_chunks(
-    context: Context, table: Table, missing: DataFrame, total: int, run_id: str
+    context: Context, table: Table, missing: DataFrame, layout: Layout, run_id: str
 ) -> dict[str, float]:
-    chunks = math.ceil(total / context.experiment.rows_per_commit)
-    chunk, together = chunk_of(chunks)
     spark = context.spark.sparkContext
     schema = table.spark_schema()
     counts = start_counts(spark)
     score_task = _score_task(prompt_plan(context), run_id, schema, counts)
 
     def score(number: int) -> DataFrame:
-        tasks = task_count(math.ceil(total / chunks), tasks_at_once(spark))
-        rows = missing.where(chunk == number).repartition(tasks, together)
+        tasks = task_count(math.ceil(layout.rows / layout.chunks), tasks_at_once(spark))
+        rows = missing.where(layout.chunk == number).repartition(tasks, layout.together)
         return rows.sortWithinPartitions("demonstration_ids").mapInPandas(score_task, schema)
 
-    return commit_chunks(context.engines, table, map(score, range(chunks)), total, counts)
+    return commit_chunks(context.engines, table, map(score, range(layout.chunks)), layout.rows, counts)
 
 
 def commit_chunks(
