@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import pandas as pd
 from pyspark import StorageLevel
@@ -98,25 +99,24 @@ class Layout:
 def lay_out(missing: DataFrame, rows_per_commit: int) -> Layout:
     """Chunks of about ``rows_per_commit`` rows, cut so that what may share computation travels together.
 
-    Prompts that begin with the same two demonstrations do, unless they are so many that they would make a
-    task, and a chunk, of their own; one alone would leave some tasks with twice the rows of others.
-    Queries without any have nothing to share and are spread.
+    Prompts that begin with the same two demonstrations do; one alone would leave some tasks with twice the
+    rows of others. Where they are more than one call takes, as where nothing like the queries was found, they
+    are parted. Queries without any have nothing to share and are spread.
     """
     together = F.when(F.size("demonstration_ids") == 0, F.array("query_id")).otherwise(
         F.slice("demonstration_ids", 1, 2)
     )
-    most = min(ROWS_PER_CALL, rows_per_commit)
-    groups = missing.groupBy(together.alias("together")).count()
-    large = F.when(F.col("count") > most, F.struct("together", "count"))
+    group = F.xxhash64(together)
+    large = F.when(F.col("count") > ROWS_PER_CALL, F.struct("group", "count"))
+    groups = missing.groupBy(group.alias("group")).count()
     [found] = groups.agg(F.sum("count").alias("rows"), F.collect_list(large).alias("large")).collect()
     rows = found["rows"] or 0
     chunks = max(1, math.ceil(rows / rows_per_commit))
-    part = F.lit(0)
-    for group in found["large"]:
-        parts = math.ceil(group["count"] / most)
-        own = F.pmod(F.xxhash64("query_id"), F.lit(parts)).cast("int")
-        part = F.when(together == F.array(*map(F.lit, group["together"])), own).otherwise(part)
-    together = F.array_append(together, part.cast("string"))
+    parts = {one["group"]: math.ceil(one["count"] / ROWS_PER_CALL) for one in found["large"]}
+    if parts:
+        parts_of = F.create_map(*map(F.lit, chain.from_iterable(parts.items())))
+        part = F.pmod(F.xxhash64("query_id"), F.coalesce(parts_of[group], F.lit(1)))
+        together = F.array_append(together, part.cast("string"))
     return Layout(rows, chunks, F.pmod(F.xxhash64(together), F.lit(chunks)), together)
 
 
