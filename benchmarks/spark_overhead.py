@@ -31,6 +31,7 @@ from xampler.tables.schema import SCORES
 
 def main(
     data: Annotated[Path, typer.Option(help="SIB-200 folder, or another in its layout.")] = EMBEDDED,
+    candidates: Annotated[int, typer.Option(min=1, help="Of a query, each of which is a prompt.")] = 10,
     ivy: Annotated[Path, typer.Option(help="Where the Delta jars are kept.")] = Path(".xampler/ivy"),
 ) -> None:
     """Measure the score stage beside the bare scorer, with the mini language model, one worker each."""
@@ -42,6 +43,7 @@ def main(
         "data.select.dev=[eng_Latn]",
         "data.select.test=[eng_Latn]",
         "propose.by.encoder.model=mini",
+        f"propose.k={candidates}",
     )
     config = conf_folder() / "experiments" / "sib200.yaml"
     with (

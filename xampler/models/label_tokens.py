@@ -6,6 +6,7 @@ harness does; tokenizers of the Llama type then put a stray word-boundary piece 
 """
 
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -47,22 +48,26 @@ class PromptTokenizer:
 
     def truncate(self, text: str, max_tokens: int) -> str:
         """The beginning of ``text`` that has at most ``max_tokens`` tokens, cut between characters."""
-        ends = self._token_ends(text)
+        if not self.tokenizer.is_fast:
+            return text if self._fits(text, max_tokens) else self._bisect(text, max_tokens)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ends = [end for _, end in encoded["offset_mapping"]]
         if len(ends) <= max_tokens:
             return text
         # The beginning of a piece may itself be several pieces, so the first cut can be too long.
-        for end in sorted(set(ends[:max_tokens]), reverse=True):
-            beginning = text[: _character_border(text, end)]
-            if len(self.encode([beginning])[0]) <= max_tokens:
-                return beginning
-        return ""
+        cuts = sorted(set(ends[:max_tokens]), reverse=True)
+        beginnings = (text[: _character_border(text, end)] for end in cuts)
+        return next((beginning for beginning in beginnings if self._fits(beginning, max_tokens)), "")
 
-    def _token_ends(self, text: str) -> list[int]:
-        """Where in ``text`` each token ends; for tokenizers that do not tell, the ends of characters."""
-        if not self.tokenizer.is_fast:
-            return list(range(1, len(text) + 1)) if len(self.encode([text])[0]) else []
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return [end for _, end in encoded["offset_mapping"]]
+    def _fits(self, text: str, max_tokens: int) -> bool:
+        return len(self.encode([text])[0]) <= max_tokens
+
+    def _bisect(self, text: str, max_tokens: int) -> str:
+        """As :meth:`truncate`, of a text too long, by a tokenizer that does not tell where its tokens end."""
+        first_too_long = bisect_left(
+            range(len(text)), True, key=lambda end: not self._fits(text[:end], max_tokens)
+        )
+        return text[: _character_border(text, first_too_long - 1)]
 
     def tokenize(self, prompts: Sequence[Sequence[str]], label_words: Sequence[str]) -> list[TokenizedPrompt]:
         """Tokens of every prompt, given in pieces, with every label.

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from transformers import ByT5Tokenizer, PreTrainedTokenizerBase
 
 from xampler.errors import DataError, LabelWordError
 from xampler.models.label_tokens import PromptTokenizer
@@ -40,6 +40,23 @@ def test_truncate_is_a_beginning_within_the_limit(
     assert text.startswith(short)
     assert len(prompts.encode([short])[0]) <= max_tokens
     assert short == text or count > max_tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "max_tokens", "expected"),
+    [
+        ("water is here", 13, "water is here"),
+        ("water is here", 12, "water is her"),
+        ("мяч", 6, "мяч"),
+        ("мяч", 5, "мя"),  # two bytes a letter
+        ("e\u0301e\u0301", 5, "e\u0301"),  # a mark stays with its letter
+        ("мяч", 0, ""),
+    ],
+)
+def test_truncate_for_a_tokenizer_that_tells_no_places(text: str, max_tokens: int, expected: str) -> None:
+    tokenizer = ByT5Tokenizer()
+    assert not tokenizer.is_fast
+    assert PromptTokenizer(tokenizer, "joint").truncate(text, max_tokens) == expected
 
 
 def test_truncate_keeps_as_much_as_fits(word_tokenizer: PreTrainedTokenizerBase) -> None:
