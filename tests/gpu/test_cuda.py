@@ -1,5 +1,8 @@
 """The same figures on a CUDA device as on the CPU, with the models that ship."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
 ]
 
+GOLDEN = Path(__file__).parents[1] / "data" / "golden_log_likelihoods.json"  # see test_golden.py
 LABELS = ["science/technology", "travel", "politics", "sports", "health", "entertainment", "geography"]
 SENTENCES = [
     "The team won the final match by two goals.",
@@ -34,6 +38,15 @@ def score(device: str, dtype: str) -> np.ndarray:
 def embed(device: str, dtype: str) -> np.ndarray:
     config = EncoderConfig.model_validate({"model": "mini", "device": device, "dtype": dtype})
     return load_encoder(config).encode(SENTENCES)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.5)])
+def test_scores_are_the_golden_ones(dtype: str, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    config = LanguageModelConfig.model_validate({"model": "mini", "device": "cuda", "dtype": dtype})
+    scores = load_language_model(config).score_labels(golden["prompts"], golden["labels"])
+    np.testing.assert_allclose(scores, golden["log_likelihoods"], rtol=0, atol=tolerance)
 
 
 def test_scores_in_float32_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
