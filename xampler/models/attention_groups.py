@@ -14,6 +14,8 @@ from xampler.models.packing import Attention
 
 # Keys of a mask: CUDA's kernels want rows of them to begin at addresses that these divide.
 _ALIGNED_KEYS = 8
+# Keys of a call at most: each prompt has a copy of those that it shares, at MaLA-500's shape 16 KiB a key.
+_MOST_KEYS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,13 @@ def group_attentions(
     for call in calls:
         size = call.mask is None, _size_class(_rows(call)), _size_class(_keys(call))
         alike.setdefault(size, []).append(call)
-    return [_group(members, dtype, device) for members in alike.values()]
+    groups = []
+    for members in alike.values():
+        step = max(1, _MOST_KEYS // max(map(_keys, members)))
+        groups += [
+            _group(members[first : first + step], dtype, device) for first in range(0, len(members), step)
+        ]
+    return groups
 
 
 def _group(calls: Sequence[Attention], dtype: torch.dtype, device: torch.device) -> AttentionGroup:

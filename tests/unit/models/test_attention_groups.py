@@ -1,7 +1,9 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xampler.models import attention_groups
 from xampler.models.attention_groups import group_attentions
 from xampler.models.label_tokens import TokenizedPrompt
 from xampler.models.packing import Attention, pack
@@ -59,6 +61,18 @@ def test_many_prompts_of_about_one_length_make_few_calls() -> None:
     assert len(groups) <= 8
     computed = sum(group.rows.numel() for group in groups)
     assert computed < 1.25 * len(batch.tokens)
+
+
+def test_prompts_that_share_much_do_not_copy_it_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_groups, "_MOST_KEYS", 5000)
+    shown = tuple(range(1000))
+    items = [TokenizedPrompt((*shown, 2000 + number, 1, 2), TAILS) for number in range(20)]
+    [batch] = pack(items, range(20), 100_000)
+    calls = batch.attentions(torch.float32)
+    groups = group_attentions(calls, torch.float32, CPU)
+    assert max(group.keys.numel() for group in groups) <= 5000
+    tokens = len(batch.tokens)
+    torch.testing.assert_close(_seen_by_groups(calls, tokens), _seen_by_calls(calls, tokens))
 
 
 def test_masks_are_aligned() -> None:
